@@ -1,0 +1,124 @@
+"""Every script explains itself and, in its smallest form, leaves behind what it promises."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ROOT / "scripts"
+FOUND = sorted(path.name for path in SCRIPTS.glob("*.py"))
+
+
+def one(out: Path, pattern: str) -> Path:
+    """The only file below `out` that matches."""
+    files = list(out.rglob(pattern))
+    assert len(files) == 1, f"expected one {pattern}, found {files}"
+    return files[0]
+
+
+def numbers(column: str, rows: list[dict[str, str]]) -> list[float]:
+    return [float(row[column]) for row in rows if row[column]]
+
+
+def assert_picture(path: Path) -> None:
+    data = path.read_bytes()
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(data) > 10_000, "an empty figure"
+
+
+def assert_heat_run(out: Path) -> None:
+    """Heat on 6 x 6 nodes from t = 0 to 1: finite states, a falling energy, settings, a figure."""
+    with np.load(one(out, "*.npz"), allow_pickle=False) as saved:
+        states = [saved[name] for name in saved.files if 36 in saved[name].shape]
+    assert any(state.ndim >= 2 and state.shape[0] >= 2 for state in states), "no states over time"
+    assert all(np.isfinite(state).all() for state in states)
+
+    with one(out, "*.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    (energy,) = (name for name in rows[0] if "energy" in name or "dirichlet" in name)
+    values = numbers(energy, rows)
+    assert len(values) >= 5
+    assert all(0 <= later <= earlier * (1 + 1e-9) for earlier, later in pairwise(values))
+    assert values[-1] < 0.9 * values[0], "heat did not spread"
+    times = numbers("t", rows)
+    assert times == sorted(times)
+    assert (times[0], times[-1]) == (0.0, 1.0)
+
+    settings = json.loads(one(out, "*.json").read_text())
+    assert "grid:6x6" in json.dumps(settings)
+    assert_picture(one(out, "*.png"))
+
+
+def assert_benchmark_run(out: Path) -> None:
+    """A table as csv and the same rows as markdown, with finite positive times."""
+    with one(out, "*.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    times = [name for name in rows[0] if "second" in name or "ms" in name or "time" in name]
+    assert times, f"no column of times among {list(rows[0])}"
+    for name in times:
+        assert all(math.isfinite(value) and value > 0 for value in numbers(name, rows))
+    lines = [line for line in one(out, "*.md").read_text().splitlines() if line.startswith("|")]
+    assert len(lines) == len(rows) + 2  # header and rule
+
+
+@dataclass(frozen=True)
+class Smallest:
+    """A script's cheapest command line and what must lie in its folder afterwards."""
+
+    arguments: tuple[str, ...]
+    check: Callable[[Path], None]
+
+
+SMALLEST = {
+    "solve_graph_pde.py": Smallest(("--graph", "grid:6x6", "--t", "1"), assert_heat_run),
+    "benchmark.py": Smallest(("--smoke",), assert_benchmark_run),
+}
+
+
+def run(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    # The checkout is importable also where nothing is installed, as under `python -m pytest`.
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, str(SCRIPTS / name), *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_the_table_lists_every_script() -> None:
+    assert not SCRIPTS.is_dir() or set(SMALLEST) == set(FOUND)
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_script_explains_itself(name: str, tmp_path: Path) -> None:
+    done = run(name, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+    assert "--out" in done.stdout
+    assert not list(tmp_path.iterdir()), "--help wrote files"
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_script_runs_in_its_smallest_form(name: str, tmp_path: Path) -> None:
+    smallest = SMALLEST[name]
+    out = tmp_path / "out"
+    done = run(name, *smallest.arguments, "--out", str(out), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip(), "it says nothing about what it did"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"], "it wrote outside --out"
+    smallest.check(out)
