@@ -1,0 +1,1 @@
+"""How time advances: steppers, step control, schedules. Tensors and callables only."""

@@ -1,0 +1,309 @@
+"""The loop that advances a state in time: one loop for one graph and for a thousand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from solvers.diagnosis import Breakdown
+from solvers.explicit import ExplicitRungeKutta, Step
+from solvers.failure import DONE, INTERRUPTED, MAX_STEPS, NOT_FINITE, STEP_TOO_SMALL, STOPPED
+from solvers.flow import Flow
+from solvers.pace import Adaptive, Fixed
+from solvers.rows import Rows, State
+from solvers.tape import Kept, Move, Save, Tape, write_saves
+
+Monitor = Callable[[np.ndarray, State, State | None, np.ndarray], None]
+"""Called with times per graph, the new state, its slope if it is known, and who just moved."""
+
+
+class Stop(Protocol):
+    """Ends the graphs for which it returns True; `name` goes into their status."""
+
+    name: str
+
+    def __call__(self, t: np.ndarray, x: State, fx: State | None) -> np.ndarray:
+        """Which graphs `[graphs]` are to stop, given the times and the new state."""
+
+
+@dataclass
+class Run:
+    """Everything a run leaves behind.
+
+    Attributes:
+        tape: Saved states, moves and checkpoints.
+        status: One word per graph.
+        messages: Why, for the graphs that did not end as asked.
+        accepted: Accepted steps per graph.
+        rejected: Rejected steps per graph.
+        ended: The time each graph reached.
+        first: Mean square of the first state per graph.
+        largest: Largest mean square on a fixed grid.
+        kept: With `keep_steps`, every accepted state with its slope and its middle.
+        interrupted: Whether Ctrl-C ended it.
+    """
+
+    tape: Tape
+    status: list[str]
+    messages: dict[int, str]
+    accepted: np.ndarray
+    rejected: np.ndarray
+    ended: np.ndarray
+    first: np.ndarray
+    largest: np.ndarray
+    kept: list[Kept] = field(default_factory=list)
+    interrupted: bool = False
+
+
+@dataclass
+class Loop:
+    """One solve in time.
+
+    Args:
+        flow: The field on its clocks.
+        stepper: The method.
+        pace: Who chooses the steps.
+        rows: How rows belong to graphs.
+        times: Save times `[saved, clocks]`; row 0 is the start, the last row the end.
+        monitors: Called at the start and after every accepted step.
+        stop: Ends graphs early.
+        max_steps: Most steps tried per clock.
+        replay: Whether the tape keeps what replaying needs.
+        keep_steps: Whether every accepted state is kept (one graph).
+        report: Called with the fraction of time covered after each step.
+    """
+
+    flow: Flow
+    stepper: ExplicitRungeKutta
+    pace: Adaptive | Fixed
+    rows: Rows
+    times: np.ndarray
+    monitors: tuple[Monitor, ...] = ()
+    stop: Stop | None = None
+    max_steps: int = 10_000
+    replay: bool = False
+    keep_steps: bool = False
+    report: Callable[[float], None] | None = None
+
+    def run(self, x: State) -> Run:
+        """Advance from the first to the last save time, or until every graph has ended."""
+        self._open(x)
+        try:
+            self._advance()
+        except KeyboardInterrupt:
+            self.out.interrupted = True
+            self._fail(self.alive, INTERRUPTED)
+        self.out.ended = self._graph_times()
+        if self.keep_steps:
+            slope = self.fx if self.slope_known else None
+            self.out.kept.append(Kept(float(self.t[0]), self.x, slope))
+        self.out.tape.save(len(self.times), np.ones(self.rows.num_graphs, bool), self.x)
+        return self.out
+
+    def _open(self, x: State) -> None:
+        graphs, clocks = self.rows.num_graphs, self.times.shape[1]
+        self.clock_of = np.arange(graphs) if clocks > 1 else np.zeros(graphs, dtype=int)
+        self.x = self.start = x
+        self.sizes: list[np.ndarray] = []
+        self.ratio = np.full(graphs, np.nan)
+        self.t, self.end = self.times[0].copy(), self.times[-1]
+        self.direction = 1.0 if (self.end >= self.t).all() else -1.0
+        self.next = np.ones(clocks, dtype=int)
+        self.tried = 0
+        self.alive = np.ones(graphs, dtype=bool)
+        none = np.zeros(graphs, dtype=int)
+        tape = Tape(len(self.times), self.rows, self.replay)
+        first = self._size(x)
+        self.out = Run(tape, [DONE] * graphs, {}, none, none, self.t, first, first)
+        self.out.tape.save_start(0, self.alive.copy(), x)
+
+    def _advance(self) -> None:
+        self.fx = self.flow(self.t, self.x)
+        self.slope_known = True
+        blind = ~np.isfinite(self._size(self.fx))
+        if blind.any():
+            self._fail(blind, NOT_FINITE)
+        self._after(np.ones_like(self.alive))
+        self._save_at_start()
+        self._take_stock()
+        if isinstance(self.pace, Adaptive) and self.going.any():
+            rest = tuple(torch.zeros_like(part) for part in self.fx)
+            slope = self.rows.select(self.alive, self.fx, rest)
+            self.pace.start(self.flow, self.t, self.end, self.x, slope, self.stepper, self.rows)
+        while self.going.any():
+            self._step()
+            if self.report is not None:
+                self.report(self._covered())
+
+    def _take_stock(self) -> None:
+        """Who is still going, and what is the next time to save; after each change of either."""
+        clocks = np.arange(len(self.t))
+        self.due = self.times[np.minimum(self.next, len(self.times) - 1), clocks]
+        alive = self.alive if len(self.t) > 1 else self.alive.any(keepdims=True)
+        self.going = alive & (self.t != self.end)
+        self.moving = self.alive & self.going[self.clock_of]
+        self.saves_inside = bool((self.due != self.end).any())
+        self.undisturbed = bool(self.moving.all())
+
+    def _step(self) -> None:
+        """Try one step of every clock that is still going."""
+        if not self.slope_known:
+            self.fx, self.slope_known = self.flow(self.t, self.x), True
+        target = self.end if self.stepper.dense else self.due
+        left = self.direction * (target - self.t)
+        size = self.pace.propose(left)
+        if not self.undisturbed:
+            size = np.where(self.going, size, 0.0)
+        h = self.direction * size
+        step = self.stepper.step(
+            self.flow.stages(self.t, h),
+            self.flow.clocks.spread(h, self.x[0]),
+            self.x,
+            self.fx,
+            error=self.pace.adaptive,
+            mid=self.keep_steps or self.saves_inside,
+        )
+        self.tried += 1
+        if isinstance(self.pace, Fixed):
+            moved, arrival = self._look(step, h), self.pace.landed(self.going)
+        else:
+            moved = self._judge(step, size)
+            arrival = np.where(size == left, target, self.t + h)
+        if moved.all():
+            self._accept(self.alive.copy(), step, h, arrival)
+        elif moved.any():
+            h, arrival = np.where(moved, h, 0.0), np.where(moved, arrival, self.t)
+            self._accept(moved[self.clock_of] & self.alive, step, h, arrival)
+        if self.tried >= self.max_steps:
+            self._fail(self.alive & self.going[self.clock_of], MAX_STEPS)
+            self._take_stock()
+
+    def _look(self, step: Step, h: np.ndarray) -> np.ndarray:
+        """Fixed steps are taken as they are, as long as they are finite."""
+        size = self._size(step.x)
+        self.out.largest = np.fmax(self.out.largest, size)
+        lost = self.moving & ~np.isfinite(size)
+        if lost.any():
+            self._fail(lost, NOT_FINITE, h)
+            self._take_stock()
+        return self.going
+
+    def _judge(self, step: Step, size: np.ndarray) -> np.ndarray:
+        """Which clocks accept their step."""
+        assert isinstance(self.pace, Adaptive)
+        ratio = self.pace.ratio(self.x, step, self.rows)
+        self.ratio = ratio if self.undisturbed else np.where(self.moving, ratio, 0.0)
+        worst = self.ratio if len(self.t) > 1 else self.ratio.max(keepdims=True)
+        accepted = self.pace.judge(worst, size, self.going, self.stepper.error_order)
+        if not accepted.all():
+            self.out.rejected = self.out.rejected + (self.moving & ~accepted[self.clock_of])
+            self._give_up(accepted, size)
+        return accepted
+
+    def _accept(self, graphs: np.ndarray, step: Step, h: np.ndarray, arrival: np.ndarray) -> None:
+        """Move the clocks, write what was to be saved, and tell who watches."""
+        saves = ()
+        if (self.direction * (self.due - arrival) <= 0).any():
+            saves = self._saves(graphs, arrival, h)
+        self.out.tape.record(Move(self.t, h, graphs, saves), self.x)
+        ends = write_saves(self.out.tape, saves, self.flow, self.t, h, self.x, self.fx, step)
+        if self.keep_steps:
+            self.out.kept.append(Kept(float(self.t[0]), self.x, self.fx, step.mid))
+        self.x = self.rows.select(graphs, step.x, self.x)
+        self.slope_known = ends is not None
+        if ends is not None:
+            self.fx = self.rows.select(graphs, ends, self.fx)
+        self.t = arrival
+        self.sizes.append(h)
+        self.out.accepted = self.out.accepted + graphs
+        self._after(graphs)
+        if saves or not self.alive.all():
+            self._take_stock()
+
+    def _after(self, graphs: np.ndarray) -> None:
+        """Call the monitors and the stop condition on the new state of these graphs."""
+        times, slope = self._graph_times(), self.fx if self.slope_known else None
+        for monitor in self.monitors:
+            monitor(times, self.x, slope, graphs)
+        if self.stop is not None:
+            stopping = self.stop(times, self.x, slope) & graphs & self.alive
+            for g in np.flatnonzero(stopping):
+                self.out.status[g] = f"{STOPPED} ({self.stop.name})"
+            self.alive = self.alive & ~stopping
+
+    def _saves(self, graphs: np.ndarray, arrive: np.ndarray, h: np.ndarray) -> tuple[Save, ...]:
+        """The save times inside this step; the clocks' pointers go past them."""
+        saves = []
+        last = len(self.times) - 1
+        clocks = np.arange(len(self.t))
+        while True:
+            time = self.times[np.minimum(self.next, last), clocks]
+            due = (h != 0) & (self.next <= last) & (self.direction * (time - arrive) <= 0)
+            if not due.any():
+                return tuple(saves)
+            for slot in np.unique(self.next[due]):
+                here = due & (self.next == slot)
+                within = np.divide(time - self.t, h, out=np.ones_like(h), where=h != 0)
+                theta = np.where(here & (time != arrive), within, 1.0)
+                saves.append(Save(int(slot), theta, here[self.clock_of] & graphs))
+            self.next = self.next + due
+
+    def _give_up(self, accepted: np.ndarray, size: np.ndarray) -> None:
+        """End the graphs whose clocks cannot make a step any more."""
+        assert isinstance(self.pace, Adaptive)
+        stuck = self.pace.stuck(self.t, self.end) & self.going & ~accepted
+        if stuck.any():
+            bad = stuck[self.clock_of] & self.alive & ~(self.ratio <= 1.0)
+            self._fail(bad, STEP_TOO_SMALL, self.direction * size)
+            # The companions on the same clock start anew.
+            self.pace.recover(stuck, self.t, self.end)
+            self._take_stock()
+
+    def _fail(self, graphs: np.ndarray, status: str, h: np.ndarray | None = None) -> None:
+        """End these graphs, each with its status and the sentence that explains it."""
+        failing = np.flatnonzero(graphs & self.alive)
+        self.alive = self.alive & ~graphs
+        breakdown = Breakdown(
+            status,
+            self.flow,
+            self.rows,
+            self.clock_of,
+            self.x,
+            self.start,
+            self.t,
+            self.t if h is None else self.t + h,
+            self.end,
+            self.ratio,
+            self.sizes,
+            self.out.accepted,
+            self.out.rejected,
+            self.stepper.stability,
+            self.max_steps,
+        )
+        for g, (word, text) in breakdown.explain(failing).items():
+            self.out.status[g], self.out.messages[g] = word, text
+
+    def _save_at_start(self) -> None:
+        """Save times equal to the start need no step."""
+        self._take_stock()
+        while (due := (self.due == self.t) & (self.next < len(self.times))).any():
+            for slot in np.unique(self.next[due]):
+                here = (due & (self.next == slot))[self.clock_of]
+                self.out.tape.save_start(int(slot), here, self.x)
+            self.next = self.next + due
+            self._take_stock()
+
+    def _graph_times(self) -> np.ndarray:
+        return self.t[self.clock_of]
+
+    def _size(self, x: State) -> np.ndarray:
+        with torch.no_grad():
+            return self.rows.mean_square(x).cpu().numpy()
+
+    def _covered(self) -> float:
+        span, way = np.abs(self.end - self.times[0]), np.abs(self.t - self.times[0])
+        return float((way[span > 0] / span[span > 0]).min())

@@ -1,0 +1,155 @@
+"""Who chooses the steps: an error controller, or a grid known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from solvers.control import Control, error_ratio, initial_step, tolerance_scale
+from solvers.explicit import ExplicitRungeKutta, Step
+from solvers.flow import Flow
+from solvers.rows import Rows, State
+
+Deviation = Callable[[State], State]
+
+
+@dataclass
+class Adaptive:
+    """Steps from an error estimate: RMS of error / (atol + rtol scale) per graph, at most 1.
+
+    Args:
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        control: The controller.
+        deviation: Maps a state to the part that the error is compared with; None: the state.
+    """
+
+    rtol: float
+    atol: float
+    control: Control = field(default_factory=Control)
+    deviation: Deviation | None = None
+    adaptive = True
+    _h: np.ndarray = field(init=False, repr=False)
+    _history: Any = field(init=False, repr=False)
+    _first: np.ndarray | None = field(init=False, default=None, repr=False)
+
+    def start(
+        self,
+        flow: Flow,
+        t: np.ndarray,
+        end: np.ndarray,
+        x: State,
+        fx: State,
+        stepper: ExplicitRungeKutta,
+        rows: Rows,
+    ) -> None:
+        """Choose the first step of every clock (Hairer, Norsett, Wanner I, II.4)."""
+        first = initial_step(
+            lambda h, y: flow(t + h, y),
+            x,
+            fx,
+            stepper.error_order,
+            self.rtol,
+            self.atol,
+            flow.clocks,
+            end - t,
+        )
+        self._h = np.abs(first)
+        self._history = self.control.start(len(t))
+        if self.deviation is not None:
+            with torch.no_grad():
+                self._first = rows.mean_square(self.deviation(x)).cpu().numpy()
+
+    def propose(self, left: np.ndarray) -> np.ndarray:
+        """The size of the next step, given the way that is left; it lands when that is near.
+
+        A way between one and two steps is halved: a short last step would leave the noise of the
+        step before it undamped.
+        """
+        h = self._h
+        if (left > 2.0 * h).all():
+            return h
+        return np.where(left <= 1.01 * h, left, np.where(left < 2.0 * h, left / 2, h))
+
+    def ratio(self, x: State, step: Step, rows: Rows) -> np.ndarray:
+        """The error of a step in units of the tolerance, one number per graph."""
+        assert step.error is not None
+        if self.deviation is None:
+            scale = tolerance_scale(x, step.x, self.rtol, self.atol)
+        else:
+            scale = self._deviation_scale(x, step.x, rows)
+        return error_ratio(step.error, scale, rows).cpu().numpy()
+
+    def _deviation_scale(self, x: State, new: State, rows: Rows) -> State:
+        # atol shrinks with the deviation itself: a fixed one would drown what is left near
+        # consensus. Rounding of the whole state is the floor; no step size gets below it.
+        assert self.deviation is not None and self._first is not None
+        with torch.no_grad():
+            before, after = self.deviation(x), self.deviation(new)
+            now = rows.mean_square(before).cpu().numpy()
+            size = np.sqrt(rows.mean_square(x).cpu().numpy())
+            first = self._first
+            left = np.sqrt(np.divide(now, first, out=np.ones_like(now), where=first > 0))
+            finfo = torch.finfo(x[0].dtype)
+            atol = self.atol * np.minimum(left, 1.0)
+            atol = np.maximum(atol, 8 * finfo.eps * size + finfo.tiny)
+            return tuple(
+                torch.maximum(a.abs(), b.abs()) * self.rtol + rows.spread(atol, a)
+                for a, b in zip(before, after, strict=True)
+            )
+
+    def judge(self, ratio: np.ndarray, h: np.ndarray, going: np.ndarray, order: int) -> np.ndarray:
+        """Accept or reject the steps of sizes h per clock, and choose the next sizes."""
+        accepted = ratio <= 1.0
+        size = h * self.control.factor(ratio, order, self._history)
+        if (h < self._h).any():
+            # A step cut short to land on a saved time says little about the next one.
+            size = np.where(accepted, np.maximum(size, self._h), size)
+        if going.all():
+            self._h = size
+            return accepted
+        self._h = np.where(going, size, self._h)
+        return accepted & going
+
+    def stuck(self, t: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Clocks whose next step is lost in the rounding of their time."""
+        return self._h <= 2 * np.spacing(np.maximum(np.abs(t), np.abs(end) * 1e-12))
+
+    def recover(self, clocks: np.ndarray, t: np.ndarray, end: np.ndarray) -> None:
+        """Let these clocks start anew, after the graphs that held them up have ended."""
+        self._h = np.where(clocks, np.abs(end - t) * 1e-3, self._h)
+
+
+@dataclass
+class Fixed:
+    """Steps from a grid known beforehand, one per clock.
+
+    Args:
+        grid: `[points, clocks]` times, each column from its start to its end; a column that needs
+            fewer points repeats its end.
+    """
+
+    grid: np.ndarray
+    adaptive = False
+    rtol: float = 0.0
+    atol: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Stand at the first point."""
+        self._next = np.ones(self.grid.shape[1], dtype=int)
+
+    def propose(self, left: np.ndarray) -> np.ndarray:
+        """The way to the next point of the grid."""
+        at = np.minimum(self._next, len(self.grid) - 1)
+        clocks = np.arange(self.grid.shape[1])
+        return np.abs(self.grid[at, clocks] - self.grid[at - 1, clocks])
+
+    def landed(self, going: np.ndarray) -> np.ndarray:
+        """The points just reached; the clocks move on to the next ones."""
+        at = np.minimum(self._next, len(self.grid) - 1)
+        self._next = self._next + going
+        return self.grid[at, np.arange(len(at))]

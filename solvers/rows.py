@@ -1,0 +1,176 @@
+"""How the leading axis of a state splits into the graphs of a batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+State = tuple[Tensor, ...]
+"""What every solver advances: the parts of a state, sharing their leading axis in a batch."""
+
+# Longer single-precision sums than this are taken in double precision from the start.
+LONGEST_SINGLE_SUM = 1024
+
+
+class Rows:
+    """The rows of each graph, and reductions over them in double precision.
+
+    Row ``i`` of every part belongs to graph ``batch[i]``. Without a ``batch`` there is one graph
+    and its state may have any shape, 0-d included.
+
+    Args:
+        batch: graph of each row, sorted, or None for one graph.
+        num_graphs: number of graphs; trailing graphs may have no rows.
+
+    Attributes:
+        batch: as given; None where there is one graph.
+        num_graphs: as given.
+
+    Raises:
+        ValueError: for a batch that is missing, not sorted, not int64, or out of range.
+
+    Example:
+        >>> rows = Rows(torch.tensor([0, 0, 1]), 2)
+        >>> rows.mean_square((torch.tensor([3.0, 1.0, 2.0]),)).tolist()
+        [5.0, 4.0]
+    """
+
+    def __init__(self, batch: Int64[Tensor, " rows"] | None = None, num_graphs: int = 1) -> None:
+        if num_graphs < 1:
+            raise ValueError(f"num_graphs is {num_graphs}; a state has at least one graph")
+        if batch is None:
+            if num_graphs > 1:
+                raise ValueError(
+                    f"{num_graphs} graphs but no batch; give the graph of each row (int64, sorted)"
+                )
+        else:
+            _check_batch(batch, num_graphs)
+        self.num_graphs = num_graphs
+        self.batch = batch if num_graphs > 1 else None
+        self._nodes = (
+            None if self.batch is None else torch.bincount(self.batch, minlength=num_graphs)
+        )
+
+    def sums(self, parts: State) -> Float[Tensor, " graphs"]:
+        """Sum all entries of each graph, accumulated in float64.
+
+        Args:
+            parts: real tensors, ``[rows, ...]`` each.
+
+        Returns:
+            One float64 sum per graph, all parts together.
+
+        Example:
+            >>> Rows().sums((torch.ones(3, 2), torch.tensor(4.0))).tolist()
+            [10.0]
+        """
+        return self._per_graph([_matrix(part).sum(1, dtype=torch.float64) for part in parts])
+
+    def mean_square(self, parts: State) -> Float[Tensor, " graphs"]:
+        """Average |entry|^2 over all entries of each graph.
+
+        ``m_g = sum_parts sum_{i in g} |x_i|^2 / number of entries``; moduli for complex parts.
+        Each row is reduced in its own precision and rows are added in float64: relative error
+        below 1e-6 for float32 without a float64 copy of the state.
+
+        Args:
+            parts: real or complex tensors, ``[rows, ...]`` each.
+
+        Returns:
+            One float64 mean per graph; NaN where an entry is NaN, 0 for a graph without entries.
+
+        Example:
+            >>> Rows().mean_square((torch.tensor([[3.0, 4.0]]), torch.tensor([1j]))).item()
+            8.666666666666666
+        """
+        squares = self._per_graph([_row_norms(part).double().square() for part in parts])
+        if self._nodes is None:
+            return squares / max(sum(part.numel() for part in parts), 1)
+        width = sum(part.shape[1:].numel() for part in parts)
+        return squares / (self._nodes * width).clamp(min=1)
+
+    def spread(self, values: Float[np.ndarray, " graphs"], like: Tensor) -> float | Tensor:
+        """Give each row the value of its graph.
+
+        Args:
+            values: one number per graph.
+            like: a part of the state.
+
+        Returns:
+            A float for one graph; otherwise ``[rows, 1, ..., 1]`` in the real dtype and on the
+            device of ``like``, ready to multiply it.
+
+        Example:
+            >>> Rows(torch.tensor([0, 0, 1]), 2).spread(np.array([5.0, 7.0]), torch.ones(3, 2))
+            tensor([[5.],
+                    [5.],
+                    [7.]])
+        """
+        if self.batch is None:
+            return float(values[0])
+        per_graph = torch.as_tensor(values).to(like.device, like.dtype.to_real())
+        return per_graph[self.batch].view(-1, *[1] * (like.dim() - 1))
+
+    def select(self, mask: Bool[np.ndarray, " graphs"], yes: State, no: State) -> State:
+        """Take the rows of the graphs in ``mask`` from ``yes`` and the others from ``no``.
+
+        Args:
+            mask: one truth value per graph.
+            yes: parts of a state.
+            no: parts of the same shapes.
+
+        Returns:
+            ``yes`` itself if all graphs are in the mask, ``no`` itself if none is, else new parts.
+
+        Example:
+            >>> rows = Rows(torch.tensor([0, 0, 1]), 2)
+            >>> x, y = (torch.zeros(3),), (torch.ones(3),)
+            >>> rows.select(np.array([True, False]), x, y)
+            (tensor([0., 0., 1.]),)
+        """
+        if mask.all():
+            return yes
+        if self.batch is None or not mask.any():
+            return no
+        taken = torch.as_tensor(mask).to(self.batch.device)[self.batch]
+        return tuple(
+            torch.where(taken.view(-1, *[1] * (new.dim() - 1)), new, old)
+            for new, old in zip(yes, no, strict=True)
+        )
+
+    def _per_graph(self, columns: list[Tensor]) -> Tensor:
+        if self.batch is None:
+            return torch.stack([column.sum() for column in columns]).sum(0, keepdim=True)
+        total = columns[0].new_zeros(self.num_graphs)
+        for column in columns:
+            total = total.index_add(0, self.batch, column)
+        return total
+
+
+def _check_batch(batch: Tensor, num_graphs: int) -> None:
+    if batch.dtype != torch.int64 or batch.dim() != 1:
+        raise ValueError(
+            f"batch is {batch.dtype} of shape {tuple(batch.shape)}; give the graph of each row as "
+            "a 1-D int64 tensor"
+        )
+    if len(batch) and (batch[0] < 0 or batch[-1] >= num_graphs or (batch.diff() < 0).any()):
+        raise ValueError(
+            f"batch must be sorted and lie in 0..{num_graphs - 1}; sort the rows by graph, or "
+            "give num_graphs = batch.max() + 1"
+        )
+
+
+def _matrix(part: Tensor) -> Tensor:
+    return part.flatten(1) if part.dim() > 1 else part.reshape(-1, 1)
+
+
+def _row_norms(part: Tensor) -> Tensor:
+    matrix = _matrix(part)
+    if matrix.shape[1] == 1:
+        return matrix.squeeze(1).abs()
+    wide = matrix.shape[1] > LONGEST_SINGLE_SUM
+    double = torch.complex128 if part.is_complex() else torch.float64
+    norms: Tensor = torch.linalg.vector_norm(matrix, dim=1, dtype=double if wide else None)
+    return norms

@@ -1,0 +1,103 @@
+"""One quantity along time, with the absolute error below which its values mean nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """A quantity `y` at times `t`, NaN where its absolute error is larger than itself.
+
+    Attributes:
+        t: Times `[points]`, or `[points, graphs]`; NaN after a graph has ended.
+        y: Values of the same shape, float64; NaN below the floor.
+        convention: Which formula, in words; it belongs on every axis that shows the values.
+        floor: Absolute error of each value (rounding, truncation, tolerance).
+
+    >>> t = torch.linspace(0, 2, 5, dtype=torch.float64)
+    >>> decay = Series(t, torch.exp(-3 * t), "demo")
+    >>> round(decay.rate(), 6), round(decay.integral(), 6) == round((1 - math.exp(-6)) / 3, 6)
+    (-3.0, True)
+    """
+
+    t: Float[Tensor, "points ..."]
+    y: Float[Tensor, "points ..."]
+    convention: str = ""
+    floor: Float[Tensor, "points ..."] = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Blank the values that lie below the floor."""
+        y = self.y.detach().double().cpu()
+        floor = torch.zeros_like(y) if self.floor is None else self.floor.detach().double().cpu()
+        floor = floor.expand(y.shape)
+        meaningless = ~(y > floor) & (floor > 0)
+        object.__setattr__(self, "t", self.t.detach().double().cpu())
+        object.__setattr__(self, "y", torch.where(meaningless, torch.nan, y))
+        object.__setattr__(self, "floor", floor)
+
+    def rate(
+        self, start: float | None = None, end: float | None = None
+    ) -> float | Float[Tensor, " graphs"]:
+        """The slope of log y: least squares over the window, by default the later half of it.
+
+        For heat flow the energy decays at -2 lambda_2 in the end. Only positive values above the
+        floor are used; fewer than two of them give NaN. One number, or one per graph.
+
+        Args:
+            start: First time of the window; by default the middle of the times that have values.
+            end: Last time of the window.
+        """
+        t = self.t.unsqueeze(1).expand(*self.t.shape, 1) if self.t.dim() == 1 else self.t
+        y = self.y.unsqueeze(1) if self.y.dim() == 1 else self.y
+        slopes = torch.tensor(
+            [_slope(t[:, g], y[:, g], start, end) for g in range(y.shape[1])], dtype=torch.float64
+        )
+        return float(slopes[0]) if self.y.dim() == 1 else slopes
+
+    def integral(self) -> float | Float[Tensor, " graphs"]:
+        """The integral of y over time, exact for piecewise exponential decay; NaN values end it."""
+        t = self.t if self.t.dim() > 1 else self.t.unsqueeze(1)
+        y = self.y if self.y.dim() > 1 else self.y.unsqueeze(1)
+        before, after = y[:-1], y[1:]
+        ratio = torch.where((before > 0) & (after > 0), after / before, torch.ones_like(after))
+        log = torch.log(ratio)
+        tiny = log.abs() < 1e-4
+        mean = torch.where(
+            tiny, (before + after) / 2, (after - before) / torch.where(tiny, 1.0, log)
+        )
+        area = torch.nansum(mean * (t[1:] - t[:-1]), dim=0)
+        return float(area[0]) if self.y.dim() == 1 else area
+
+    def __str__(self) -> str:
+        """First and last value with the convention."""
+        y = self.y.reshape(len(self.y), -1)
+        if y.shape[1] > 1:
+            return f"{self.convention}, {y.shape[1]} graphs, {len(y)} points each"
+        good = torch.nonzero(~y[:, 0].isnan())
+        if not len(good):
+            return f"{self.convention}: every value lies below its floor"
+        last = int(good[-1])
+        text = f"{y[0, 0].item():.4g} -> {y[last, 0].item():.4g} at t={self.t[last].item():g}"
+        below = "" if last == len(y) - 1 else f"; below its floor {self.floor[-1].item():.2g} after"
+        return f"{text} ({self.convention}, {len(y)} points{below})"
+
+
+def _slope(t: Tensor, y: Tensor, start: float | None, end: float | None) -> float:
+    good = (y > 0) & y.isfinite() & t.isfinite()
+    if not bool(good.any()):
+        return math.nan
+    low = (t[good].min() + t[good].max()) / 2 if start is None else torch.tensor(start)
+    good &= t >= low - 1e-12 * low.abs()
+    if end is not None:
+        good &= t <= end
+    t, log = t[good], y[good].log()
+    if len(t) < 2 or float(t.max() - t.min()) == 0.0:
+        return math.nan
+    t = t - t.mean()
+    return float((t @ (log - log.mean())) / (t @ t))

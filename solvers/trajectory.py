@@ -1,0 +1,262 @@
+"""What a solve returns: times, states, series measured along the way, statistics, status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvers.failure import FAILURES, unknown_name
+from solvers.series import Series
+
+Dense = Callable[[float], Tensor | tuple[Tensor, ...]]
+
+
+@dataclass
+class Stats:
+    """What a solve cost, who did it and why.
+
+    Attributes:
+        solver: Name of the method that ran.
+        reason: Why this method, and what it promises.
+        nfe: Evaluations of the field.
+        operator_products: Sparse products of any kind, those inside the field included.
+        accepted: Accepted steps; a tuple with one entry per graph in a batch.
+        rejected: Rejected steps; likewise.
+        seconds: Wall-clock time of the solve.
+        gradient: How gradients are taken: "none", "tape", "replay", "reversible", "adjoint".
+
+    >>> Stats(solver="euler", nfe=3).nfe
+    3
+    """
+
+    solver: str = ""
+    reason: str = ""
+    nfe: int = 0
+    operator_products: int = 0
+    accepted: int | tuple[int, ...] = 0
+    rejected: int | tuple[int, ...] = 0
+    seconds: float = 0.0
+    gradient: str = "none"
+
+
+@dataclass
+class Trajectory:
+    """A solution with what was measured along it.
+
+    Attributes:
+        t: Saved times, float64, `[saved]` or `[saved, graphs]` when graphs keep their own times.
+        x: Saved states `[saved, nodes, ...]`; a tuple of such tensors for tuple states. Times that
+            were not reached hold NaN.
+        stats: Cost, solver and the reason for it.
+        status: How it ended; one entry per graph in a batch.
+        messages: For each graph that did not end as asked, the sentence that says why.
+        settings: What was asked, as plain data; it travels with `save`.
+        graph: The graph, for measures that are asked for later; it does not travel.
+        last: Where each graph ended, when that is not the last saved state.
+        ended: The time each graph reached.
+        interrupted: Whether Ctrl-C ended the solve.
+
+    >>> traj = Trajectory(torch.tensor([0.0, 1.0]), torch.zeros(2, 3, 1))
+    >>> traj.final.shape
+    torch.Size([3, 1])
+    """
+
+    t: Tensor
+    x: Tensor | tuple[Tensor, ...]
+    stats: Stats = field(default_factory=Stats)
+    status: str | tuple[str, ...] = "done"
+    messages: Mapping[int, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    graph: Any = None
+    last: Tensor | tuple[Tensor, ...] | None = None
+    ended: Tensor | None = None
+    interrupted: bool = False
+    _series: dict[str, Series | Callable[[], Series]] = field(default_factory=dict, repr=False)
+    _dense: Dense | None = field(default=None, repr=False)
+    _why_not_dense: str = field(default="this trajectory was loaded from a file", repr=False)
+
+    @property
+    def final(self) -> Tensor | tuple[Tensor, ...]:
+        """The state at the last time; of graphs that ended before, the state where they ended."""
+        if self.last is not None:
+            return self.last
+        return tuple(part[-1] for part in self.x) if isinstance(self.x, tuple) else self.x[-1]
+
+    @property
+    def energy(self) -> Series | None:
+        """The field's own Dirichlet energy along time, or None without a graph."""
+        return self["energy"] if "energy" in self._series else None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether no graph failed."""
+        status = (self.status,) if isinstance(self.status, str) else self.status
+        return not any(one in FAILURES for one in status)
+
+    def __getitem__(self, name: str) -> Series:
+        """The series of that name: "energy", "norm", "rayleigh", or whatever was watched."""
+        if name not in self._series:
+            raise unknown_name("series", name, self._series)
+        found = self._series[name]
+        if not isinstance(found, Series):
+            found = self._series[name] = found()
+        return found
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a series of that name can be had."""
+        return name in self._series
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the series."""
+        return iter(self._series)
+
+    def at(self, t: float) -> Tensor | tuple[Tensor, ...]:
+        """The state at one time: exact at saved times, dense output or a new product in between.
+
+        Args:
+            t: A time inside the solved interval.
+
+        Raises:
+            ValueError: Outside the interval, or in between when nothing was kept to say.
+        """
+        if self.t.dim() > 1:
+            raise ValueError(
+                "at(t) reads one clock, but the graphs of this batch keep their own; read traj.x"
+            )
+        times = self.t.detach().numpy()
+        low, high = min(times[0], times[-1]), max(times[0], times[-1])
+        t = float(t)
+        if not low <= t <= high:
+            raise ValueError(f"t={t:g} lies outside the solved interval [{low:g}, {high:g}]")
+        (hit,) = np.nonzero(times == t)
+        if hit.size:
+            at = int(hit[0])
+            return tuple(p[at] for p in self.x) if isinstance(self.x, tuple) else self.x[at]
+        if self._dense is None:
+            raise ValueError(f"t={t:g} was not saved and {self._why_not_dense}")
+        return self._dense(t)
+
+    def measure(self, measure: Callable[..., Tensor]) -> Series:
+        """Evaluate a measure `m(x, graph)` at every saved time."""
+        states = zip(*self.x, strict=True) if isinstance(self.x, tuple) else iter(self.x)
+        with torch.no_grad():
+            values = [torch.as_tensor(measure(x, self.graph)).double().cpu() for x in states]
+        y = torch.stack(values)
+        t = self.t.detach()
+        return Series(t, y.expand(t.shape) if y.dim() < t.dim() else y, str(measure))
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything to one npz file: arrays, and settings and versions as JSON; no pickle."""
+        parts = self.x if isinstance(self.x, tuple) else (self.x,)
+        arrays: dict[str, np.ndarray] = {"t": self.t.detach().numpy()}
+        for k, part in enumerate(parts):
+            part = part.detach().cpu()
+            exotic = part.dtype in (torch.bfloat16, torch.float16)
+            arrays[f"x{k}"] = (part.float() if exotic else part).numpy()
+        conventions = {}
+        for name in self:
+            series = self[name]
+            conventions[name] = series.convention
+            arrays[f"series/{name}/t"] = series.t.numpy()
+            arrays[f"series/{name}/y"] = series.y.numpy()
+            arrays[f"series/{name}/floor"] = series.floor.numpy()
+        header = {
+            "format": 1,
+            "dtypes": [str(part.dtype).removeprefix("torch.") for part in parts],
+            "tuple": isinstance(self.x, tuple),
+            "stats": asdict(self.stats),
+            "status": self.status,
+            "messages": {str(k): v for k, v in self.messages.items()},
+            "settings": self.settings,
+            "conventions": conventions,
+            "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        }
+        path = Path(path)
+        path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+        arrays["header"] = np.array(json.dumps(header))
+        np.savez_compressed(path, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        return path
+
+    @staticmethod
+    def load(path: str | Path) -> Trajectory:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as data:
+            header = json.loads(str(data["header"]))
+            parts = tuple(
+                torch.from_numpy(data[f"x{k}"]).to(getattr(torch, name))
+                for k, name in enumerate(header["dtypes"])
+            )
+            series: dict[str, Series | Callable[[], Series]] = {
+                name: Series(
+                    *(torch.from_numpy(data[f"series/{name}/{key}"]) for key in ("t", "y")),
+                    convention=convention,
+                    floor=torch.from_numpy(data[f"series/{name}/floor"]),
+                )
+                for name, convention in header["conventions"].items()
+            }
+            t = torch.from_numpy(data["t"])
+        stats = header["stats"]
+        for key in ("accepted", "rejected"):
+            stats[key] = tuple(stats[key]) if isinstance(stats[key], list) else stats[key]
+        status = header["status"]
+        return Trajectory(
+            t,
+            parts if header["tuple"] else parts[0],
+            Stats(**stats),
+            status if isinstance(status, str) else tuple(status),
+            {int(k): v for k, v in header["messages"].items()},
+            header["settings"],
+            _series=series,
+        )
+
+    def to_xarray(self) -> Any:
+        """The states as an `xarray.DataArray` with dims (time, node, channel); needs xarray."""
+        import xarray
+
+        if isinstance(self.x, tuple) or self.x.dim() != 3 or self.t.dim() != 1:
+            raise ValueError("to_xarray needs one state [saved, nodes, channels] and one clock")
+        return xarray.DataArray(
+            self.x.detach().cpu().numpy(),
+            dims=("time", "node", "channel"),
+            coords={"time": self.t.detach().numpy()},
+            attrs={"solver": self.stats.solver, "settings": json.dumps(self.settings)},
+        )
+
+    def __str__(self) -> str:
+        """A few lines: interval, cost, energy, and how it ended."""
+        parts = self.x if isinstance(self.x, tuple) else (self.x,)
+        shape = " and ".join("x".join(map(str, part.shape[1:])) or "scalar" for part in parts)
+        dtype = str(parts[0].dtype).removeprefix("torch.")
+        first, last = self.t.detach()[0].min().item(), self.t.detach()[-1].max().item()
+        s = self.stats
+        steps = _total(s.accepted), _total(s.rejected)
+        lines = [
+            f"Trajectory: {len(self.t)} saved times from t={first:g} to t={last:g}, "
+            f"state {shape} ({dtype})",
+            f"  solver     {s.solver}: {s.reason}",
+            f"  cost       {s.nfe} evaluations, {s.operator_products} sparse products, "
+            f"{steps[0]} steps accepted, {steps[1]} rejected, {s.seconds:.3g} s",
+        ]
+        if self.energy is not None:
+            lines.append(f"  energy     {self.energy}")
+        lines.append(f"  status     {_count(self.status)}")
+        lines += [f"             {text}" for text in list(self.messages.values())[:3]]
+        return "\n".join(lines)
+
+
+def _total(count: int | tuple[int, ...]) -> int:
+    return sum(count) if isinstance(count, tuple) else count
+
+
+def _count(status: str | tuple[str, ...]) -> str:
+    if isinstance(status, str):
+        return status
+    kinds = sorted(set(status))
+    return ", ".join(f"{kind} ({status.count(kind)} graphs)" for kind in kinds)
