@@ -1,0 +1,1 @@
+"""Graph neural networks as vector fields."""

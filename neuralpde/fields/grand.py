@@ -1,0 +1,186 @@
+"""GRAND: diffusion along attention, frozen or recomputed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from neuralpde.fields.constants import hold
+from neuralpde.fields.field import Field, State
+from neuralpde.graph import Graph
+from neuralpde.operators import Attention, Operator, SparseOperator, attention
+from neuralpde.operators.pattern import Pattern
+from solvers.failure import unknown_name
+
+VARIANTS = ("linear", "nonlinear", "mixed")
+
+CONSTANT_WEIGHT = 1e-5
+"""What the published code sets all weights of queries and keys to."""
+
+
+class GRAND(Field):
+    """Graph neural diffusion, dx/dt = a (A x - x) + b x0.
+
+    A is an attention matrix with entries `w_ij g(s_ij) / sum w g(s)` on the edges and self-loops of
+    the graph: `s_ij` scores learned queries of receiver i against keys of sender j, `w` are edge
+    weights (a prior; all ones on unweighted graphs), `g` is exp or squareplus. `a` is
+    `sigmoid(alpha)` with a learned `alpha`, 0 at first, or the given `rate`; `b` is learned, 0 at
+    first, and there only with `source`.
+
+        linear     A is computed from x0 and frozen: a (A - I) is a generator, solved exactly
+        mixed      (1 - sigmoid(gamma)) A + sigmoid(gamma) A_rw, frozen too, gamma learned from 0
+        nonlinear  A is computed anew from x at every evaluation
+
+    With `over="receiver"` rows of A sum to 1: constants stay constant and maxima never rise. With
+    `over="sender"` columns do: totals over nodes are conserved instead. `alpha` only rescales time,
+    and a source makes features grow linearly: pi^T x(t) = pi^T x0 (1 + b t), pi the stationary
+    distribution of A. A node without edges and loops stands still (but for the source).
+
+    The published code differs: it normalises over the sender in its settings for Cora, Citeseer and
+    CoauthorCS, starts all weights of queries and keys at 1e-5 (which makes the dims of a head
+    copies of each other), passes no gradient through the source's x0, and ignores edge weights in
+    attention. `paper=True` switches the first three; pass `over="receiver"` with it for the
+    other data sets. Not copied: squareplus of scores minus the largest score of the whole batch.
+
+    Args:
+        channels: Channels of the state `[nodes, channels]`.
+        attention_dim: Dims of queries and keys, all heads together.
+        heads: Number of heads, whose attention is averaged; divides `attention_dim`.
+        kernel: "scaled_dot", "cosine" or "distance"; see `neuralpde.operators.attention`.
+        normalise: "softmax" or "squareplus".
+        variant: "linear", "nonlinear" or "mixed".
+        self_loops: Weight added to every self-loop.
+        source: Whether there is the term b x0.
+        over: "receiver" or "sender"; by default the receiver, with `paper` the sender.
+        rate: None for the learned sigmoid(alpha), or a number, or an `nn.Parameter`.
+        paper: Whether to do as the published code does.
+
+    Raises:
+        ValueError: For unknown names, negative `self_loops`, heads that do not divide; at bind for
+            a state of other shape.
+        TypeError: At bind, for a state of another dtype than the parameters.
+
+    References:
+        B. Chamberlain et al., GRAND, ICML 2021, arXiv:2106.10934, eqs. 8-11; code at
+        twitter-research/graph-neural-pde.
+
+    >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
+    >>> x = torch.tensor([[0.0], [1.0]])
+    >>> field = GRAND(1, attention_dim=2, paper=True).bind(graph, x)
+    >>> field(torch.tensor(0.0), x).flatten().tolist()
+    [0.25, -0.25]
+    """
+
+    batched_time = True
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        attention_dim: int = 16,
+        heads: int = 1,
+        kernel: str = "scaled_dot",
+        normalise: str = "softmax",
+        variant: str = "linear",
+        self_loops: float = 1.0,
+        source: bool = False,
+        over: str | None = None,
+        rate: float | Tensor | None = None,
+        paper: bool = False,
+    ) -> None:
+        super().__init__()
+        if variant not in VARIANTS:
+            raise unknown_name("variant", variant, VARIANTS)
+        if not self_loops >= 0:
+            raise ValueError(f"self_loops is {self_loops}; weights are not negative")
+        over = over or ("sender" if paper else "receiver")
+        self.channels, self.variant, self.paper = channels, variant, paper
+        self.self_loops, self.over = float(self_loops), over
+        self.has_rest = variant == "nonlinear"
+        self.attention = Attention(channels, attention_dim, heads, kernel, normalise, over)
+        if paper:
+            nn.init.constant_(self.attention.query.weight, CONSTANT_WEIGHT)
+            nn.init.constant_(self.attention.key.weight, CONSTANT_WEIGHT)
+        self.alpha = nn.Parameter(torch.zeros(())) if rate is None else None
+        if rate is not None:
+            hold(self, "fixed_rate", rate, dims=0)
+        self.beta = nn.Parameter(torch.zeros(())) if source else None
+        self.gamma = nn.Parameter(torch.zeros(())) if variant == "mixed" else None
+
+    @property
+    def rate(self) -> float | Tensor:
+        """The factor a."""
+        fixed: float | Tensor = self.fixed_rate if self.alpha is None else self.alpha.sigmoid()
+        return fixed
+
+    def prepare(self, graph: Graph, x0: State) -> None:
+        """Complete the pattern by self-loops; freeze attention and source."""
+        x0 = self._checked(x0)
+        self.pattern, self.prior = self._prior(graph)
+        if self.beta is not None:
+            self.source = self.beta * (x0.detach() if self.paper else x0)
+        if self.variant == "nonlinear":
+            return
+        matrix: Operator = self._attend(x0)
+        if self.gamma is not None:
+            share = self.gamma.sigmoid()
+            matrix = matrix * (1.0 - share) + self._walk(x0) * share
+        self.operator = matrix.shifted(self.rate, -self.rate)
+        # The operator and the source stand for the parameters they were computed from.
+        self._modules, self._parameters = {}, {}
+
+    def rest(self, t: Tensor, x: Tensor) -> Tensor:
+        """The nonlinear variant: a (A(x) x - x)."""
+        return self.rate * (self._attend(x) @ x - x)
+
+    def _attend(self, x: Tensor) -> SparseOperator:
+        graph = self.graph
+        assert graph is not None
+        found: SparseOperator = self.attention(
+            self.pattern, x, weights=self.prior, batch=graph.batch, num_graphs=graph.num_graphs
+        )
+        return found
+
+    def _walk(self, x: Tensor) -> SparseOperator:
+        """A_rw: attention that pays none, so that every entry has the share of its weight."""
+        graph = self.graph
+        assert graph is not None
+        blank = x.new_zeros(graph.num_nodes, 1)
+        return attention(
+            self.pattern,
+            blank,
+            blank,
+            over=self.over,
+            weights=self.prior,
+            batch=graph.batch,
+            num_graphs=graph.num_graphs,
+        )
+
+    def _prior(self, graph: Graph) -> tuple[Pattern, Tensor]:
+        pattern, slot = graph.pattern.with_diagonal()
+        weights = graph.weight.new_zeros(pattern.nnz).index_add(0, slot, graph.weight)
+        loops = weights.new_full((graph.num_nodes,), self.self_loops)
+        weights = weights.index_add(0, pattern.diagonal, loops)
+        index = pattern.row if self.over == "receiver" else pattern.col.long()
+        total = weights.new_zeros(graph.num_nodes).index_add(0, index, weights)
+        # Where there is nothing to attend to, a node attends to itself and stands still.
+        return pattern, weights.index_add(0, pattern.diagonal, (total == 0).to(weights))
+
+    def _checked(self, x0: State) -> Tensor:
+        if not isinstance(x0, Tensor) or x0.dim() != 2 or x0.shape[1] != self.channels:
+            shape = tuple(x0.shape) if isinstance(x0, Tensor) else "a tuple"
+            raise ValueError(f"x0 is {shape}; this GRAND takes [nodes, {self.channels}]")
+        dtype = self.attention.query.weight.dtype
+        if x0.dtype != dtype:
+            raise TypeError(
+                f"x0 is {x0.dtype} and the parameters of GRAND are {dtype}; convert one: "
+                f"field.to({x0.dtype}) or x0.to({dtype})"
+            )
+        return x0
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return (
+            f"{self.channels}, variant={self.variant!r}, self_loops={self.self_loops:g}, "
+            f"source={self.beta is not None}, over={self.over!r}, paper={self.paper}"
+        )

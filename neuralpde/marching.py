@@ -1,0 +1,323 @@
+"""The route in steps: a one-step method, adaptive or on a grid, with energy and gradients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuralpde.operators.product import products
+from neuralpde.problem import Problem, check_resolution
+from neuralpde.tracking import EnergyTrack, Tolerance
+from neuralpde.watching import WatchTrack
+from solvers.control import Control
+from solvers.dense import Dense
+from solvers.explicit import ExplicitRungeKutta
+from solvers.flow import Flow
+from solvers.integrate import Loop
+from solvers.pace import Adaptive, Fixed
+from solvers.replay import SHORT, Solution, advance
+from solvers.rows import Rows, State
+from solvers.schedules import Uniform
+from solvers.trajectory import Stats, Trajectory
+
+EXPLOSION = 1e6
+"""A fixed-step solution that grows by more than this has probably left its stability interval."""
+
+
+@dataclass
+class March:
+    """Steps of one method.
+
+    Args:
+        stepper: The method.
+        reason: Why it was chosen.
+        control: The step controller of an adaptive solve.
+    """
+
+    stepper: ExplicitRungeKutta
+    reason: str
+    control: Control
+
+    def run(self, problem: Problem) -> Trajectory:
+        """Solve."""
+        stepper, reason = self.stepper, self.reason
+        if not problem.fixed and not stepper.adaptive:
+            raise ValueError(
+                f"solver {stepper.name!r} takes fixed steps: give steps=n (and schedule=), or use "
+                "an adaptive one such as 'tsit5'"
+            )
+        if not problem.fixed:
+            check_resolution(problem)
+        own = problem.rows.num_graphs > 1 and self._own_clocks(problem)
+        clocks = problem.rows if own else Rows()
+        if problem.rows.num_graphs > 1:
+            shared = "one step shared by all graphs (the field does not take times per node)"
+            reason += "; a step of its own for every graph" if own else f"; {shared}"
+        flow = Flow(checked_field(problem), clocks, problem.x0[0])
+        times = problem.times
+        if own and times.shape[1] == 1:
+            times = np.repeat(times, problem.rows.num_graphs, axis=1)
+        times = times if own else times[:, :1]
+        form = problem.form()
+        track = None if form is None else self._track(problem, form)
+        watch = WatchTrack(problem.watch, problem.graph, problem.packed)
+        monitors = tuple(m for m in (track, watch if problem.watch else None) if m is not None)
+        pace = self._pace(problem, times, form)
+        grad = self._gradient(problem, pace)
+        bar = _Bar(problem.progress)
+        loop = Loop(
+            flow,
+            stepper,
+            pace,
+            problem.rows,
+            times,
+            monitors,
+            problem.stop,
+            problem.max_steps,
+            keep_steps=problem.save == "steps",
+            report=bar.show if problem.progress else None,
+        )
+        before = products.total
+        try:
+            solution = advance(loop, _moved_start(problem, flow), problem.leaves, grad)
+        finally:
+            bar.close()
+        spent = products.total - before - (0 if track is None else track.products)
+        trajectory = self._trajectory(problem, loop, solution, reason)
+        trajectory.stats.operator_products = spent
+        if track is not None:
+            entries = entries_per_graph(problem)
+            tolerance = self._tolerance(problem)
+            trajectory._series.update(track.series(tolerance, problem.eps, entries))
+        trajectory._series.update(watch.series())
+        self._warn_of_growth(problem, solution)
+        return trajectory
+
+    @staticmethod
+    def _own_clocks(problem: Problem) -> bool:
+        if problem.field is not None and problem.field.batched_time:
+            return True
+        if problem.times.shape[1] > 1 and (problem.times != problem.times[:, :1]).any():
+            raise ValueError(
+                f"t gives every graph its own times, but {problem.name} reads one time; set "
+                "batched_time = True on a field that takes t of shape [nodes, 1]"
+            )
+        return False
+
+    def _pace(self, problem: Problem, times: np.ndarray, form: Any) -> Adaptive | Fixed:
+        if problem.fixed:
+            return Fixed(fixed_grid(problem, times))
+        deviation = None
+        if problem.error_scale == "deviation":
+
+            def deviation(x: State) -> State:
+                return tuple(form.deviation(part) for part in x)
+
+        return Adaptive(problem.rtol, problem.atol, self.control, deviation)
+
+    @staticmethod
+    def _track(problem: Problem, form: Any) -> EnergyTrack:
+        field = problem.field
+        rates = None if field is None or not field.affine else field.dissipation
+        return EnergyTrack(form, rates if problem.f is field else None)
+
+    @staticmethod
+    def _tolerance(problem: Problem) -> Tolerance:
+        if problem.fixed:
+            return Tolerance()
+        return Tolerance(problem.rtol, problem.atol, problem.error_scale == "deviation")
+
+    @staticmethod
+    def _gradient(problem: Problem, pace: Adaptive | Fixed) -> str:
+        if problem.grad in ("reversible", "adjoint"):
+            raise ValueError(
+                f"grad={problem.grad!r} is not for this solver: 'reversible' belongs to exact "
+                "solves, 'adjoint' to solver='torchdiffeq:<method>'; use 'auto'"
+            )
+        if problem.grad != "auto":
+            return problem.grad
+        if not torch.is_grad_enabled():
+            return "none"
+        if not problem.knows_its_leaves:
+            return "tape"
+        if not problem.needs_gradient:
+            return "none"
+        short = isinstance(pace, Fixed) and len(pace.grid) - 1 <= SHORT
+        return "tape" if short else "replay"
+
+    def _trajectory(
+        self, problem: Problem, loop: Loop, solution: Solution, reason: str
+    ) -> Trajectory:
+        run = solution.run
+        x, last = _moved_times(problem, loop, solution)
+        several = problem.rows.num_graphs > 1
+        t = problem.t
+        if problem.save == "steps":
+            t = torch.tensor([kept.t for kept in run.kept], dtype=torch.float64)
+            x = tuple(torch.stack(parts) for parts in zip(*(k.x for k in run.kept), strict=True))
+        dense = None
+        if problem.save == "steps" and self.stepper.dense:
+            dense = Dense(run.kept, loop.flow, problem.packed)
+        tuples = (x, last) if problem.packed else (x[0], last[0])
+        stats = Stats(
+            self.stepper.name,
+            reason,
+            loop.flow.nfe,
+            accepted=_counts(run.accepted, several),
+            rejected=_counts(run.rejected, several),
+            gradient=solution.gradient,
+        )
+        return Trajectory(
+            t,
+            tuples[0],
+            stats,
+            tuple(run.status) if several else run.status[0],
+            run.messages,
+            {**problem.settings, "solver": self.stepper.name},
+            problem.graph,
+            last=tuples[1],
+            ended=torch.from_numpy(run.ended) if several else torch.tensor(run.ended[0]),
+            interrupted=run.interrupted,
+            _dense=dense,
+            _why_not_dense=(
+                f"{self.stepper.name} has no dense output of its own order: list the times in t"
+                if problem.save == "steps"
+                else "only save='steps' keeps dense output: ask for that, or list the time in t"
+            ),
+        )
+
+    @staticmethod
+    def _warn_of_growth(problem: Problem, solution: Solution) -> None:
+        if not problem.fixed:
+            return
+        first = np.maximum(solution.run.first, np.finfo(float).tiny)
+        growth = float(np.sqrt(np.nanmax(solution.run.largest / first)))
+        if EXPLOSION < growth < np.inf and (solution.run.first > 0).all():
+            warnings.warn(
+                f"|x| grew {growth:.2g}-fold on this fixed grid; unless the field grows by "
+                "itself, the step lies outside the stability interval: use more steps or an "
+                "adaptive solver",
+                stacklevel=5,
+            )
+
+
+def fixed_grid(problem: Problem, times: np.ndarray) -> np.ndarray:
+    """The schedule's points on every clock's interval, with its save times added."""
+    schedule = problem.schedule or Uniform()
+    points = schedule.grid(problem.steps or len(schedule.times) - 1)
+    columns = []
+    for own in times.T:
+        start, end = own[0], own[-1]
+        grid = start + points * (end - start)
+        grid[-1] = end
+        sign = 1.0 if end >= start else -1.0
+        # A grid point within rounding of a saved time is that saved time.
+        near = np.abs(grid[:, None] - own[None, :]).min(1) <= 1e-12 * abs(end - start)
+        columns.append(sign * np.unique(sign * np.concatenate([grid[~near], own])))
+    longest = max(map(len, columns))
+    return np.stack([np.pad(c, (0, longest - len(c)), mode="edge") for c in columns], axis=1)
+
+
+def checked_field(problem: Problem) -> Callable[[Tensor, State], State]:
+    """The field on packed states; its first answer is checked."""
+    packed, f, name = problem.packed, problem.f, problem.name
+    seen = False
+
+    def call(t: Tensor, x: State) -> State:
+        nonlocal seen
+        out = f(t, x if packed else x[0])
+        slopes: State = tuple(out) if packed else (out,)
+        if not seen:
+            _check_slopes(name, slopes, x)
+            seen = True
+        return slopes
+
+    return call
+
+
+def _check_slopes(name: str, slopes: State, x: State) -> None:
+    if len(slopes) != len(x):
+        raise ValueError(f"{name} returned {len(slopes)} parts for a state of {len(x)}")
+    for slope, part in zip(slopes, x, strict=True):
+        if not isinstance(slope, Tensor):
+            raise TypeError(f"{name} returned {type(slope).__name__}; dx/dt is a tensor like x")
+        if slope.shape != part.shape:
+            raise ValueError(
+                f"{name} returned shape {tuple(slope.shape)} for a state of shape "
+                f"{tuple(part.shape)}; dx/dt has the shape of x"
+            )
+        if slope.dtype != part.dtype:
+            raise TypeError(
+                f"{name} returned {slope.dtype} for a state of {part.dtype}; convert the field's "
+                "constants (graph.like(x) gives operators in the state's dtype)"
+            )
+
+
+def _moved_start(problem: Problem, flow: Flow) -> State:
+    """Attach the gradient of the start time: x0 - f(t0, x0) (t0 - its value)."""
+    if not problem.t.requires_grad:
+        return problem.x0
+    shift = (problem.t[0] - problem.t[0].detach()).to(problem.x0[0])
+    if shift.dim():
+        raise ValueError("gradients of times per graph need an exact solver")
+    slope = problem.f(flow.time(problem.times[0, :1]), _unpack(problem, problem.x0))
+    slopes = slope if problem.packed else (slope,)
+    return tuple(x - f.detach() * shift for x, f in zip(problem.x0, slopes, strict=True))
+
+
+def _moved_times(problem: Problem, loop: Loop, solution: Solution) -> tuple[State, State]:
+    """Attach the gradients of the saved times: dx/dt = f(t, x) at each of them."""
+    if not problem.t.requires_grad:
+        return solution.x, solution.last
+    shift = (problem.t - problem.t.detach()).to(problem.x0[0])
+    states = []
+    for s in range(len(problem.t)):
+        state = tuple(part[s] for part in solution.x)
+        with torch.no_grad():
+            f = problem.f(loop.flow.time(problem.times[s, :1]), _unpack(problem, state))
+        slopes = f if problem.packed else (f,)
+        states.append(
+            tuple(x + k * shift[s] for x, k in zip(state, slopes, strict=True)) if s else state
+        )
+    stacked = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
+    return stacked, tuple(part[-1] for part in stacked)
+
+
+def _unpack(problem: Problem, x: State) -> Any:
+    return x if problem.packed else x[0]
+
+
+def entries_per_graph(problem: Problem) -> Tensor:
+    """Entries of the energy's state per graph."""
+    ones = torch.ones_like(problem.x0[0], dtype=torch.float64)
+    return problem.rows.sums((ones,)).cpu()
+
+
+def _counts(values: np.ndarray, several: bool) -> int | tuple[int, ...]:
+    return tuple(int(v) for v in values) if several else int(values[0])
+
+
+class _Bar:
+    """A progress bar over the fraction of time covered."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.bar: Any = None
+        if wanted:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=100, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}")
+
+    def show(self, fraction: float) -> None:
+        """Move the bar there."""
+        self.bar.update(100 * fraction - self.bar.n)
+
+    def close(self) -> None:
+        """Leave it as it is."""
+        if self.bar is not None:
+            self.bar.close()
