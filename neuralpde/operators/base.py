@@ -228,7 +228,7 @@ class Operator(ABC):
             ValueError: it acts on other nodes or other graphs.
             TypeError: it has another dtype.
         """
-        if (self.num_nodes, self.num_graphs) != (other.num_nodes, other.num_graphs):
+        if self.num_nodes != other.num_nodes or not self.graphs.same_as(other.graphs):
             raise ValueError(
                 f"{self!r} and {other!r} do not add: they act on different nodes or graphs"
             )

@@ -36,6 +36,18 @@ class Graphs:
         if self.num_graphs == 1:
             object.__setattr__(self, "batch", None)
 
+    def same_as(self, other: Graphs) -> bool:
+        """Whether both put every node into the same graph.
+
+        >>> one = Graphs(None, 1, torch.device("cpu"))
+        >>> one.same_as(Graphs(torch.tensor([0, 1]), 2, torch.device("cpu")))
+        False
+        """
+        if self.batch is None or other.batch is None:
+            return self.batch is other.batch
+        same = self.num_graphs == other.num_graphs
+        return same and (self.batch is other.batch or torch.equal(self.batch, other.batch))
+
     def numbers(self, scalar: Scalar) -> Float[Tensor, " graphs"]:
         """Return a scalar as one float64 number for each graph, without gradient.
 
