@@ -1,1 +1,25 @@
-"""Graph neural networks as vector fields."""
+"""Differential equations on graphs: write a vector field, solve it, read its Dirichlet energy."""
+
+from neuralpde import catalogue, data, fields, operators
+from neuralpde.energies import dirichlet_energy
+from neuralpde.graph import Graph
+from neuralpde.solve import solve
+from solvers.failure import SolveFailed, SolveInterrupted
+from solvers.series import Series
+from solvers.trajectory import Trajectory
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Graph",
+    "Series",
+    "SolveFailed",
+    "SolveInterrupted",
+    "Trajectory",
+    "catalogue",
+    "data",
+    "dirichlet_energy",
+    "fields",
+    "operators",
+    "solve",
+]

@@ -39,7 +39,6 @@ class Chain:
 
     def run(self, problem: Problem) -> Trajectory:
         """Solve."""
-        assert problem.field is not None and problem.field.pieces is not None
         pieces: Any = problem.field
         fractions = np.array(pieces.fractions)
         start, end = problem.t[:1], problem.t[-1:]
@@ -61,8 +60,7 @@ class Chain:
         bound = field.bind(problem.graph, x0 if problem.packed else x0[0])
         schedule, steps = problem.schedule, problem.steps
         if problem.fixed:
-            schedule = schedule or Uniform()
-            grid = schedule.grid(steps or len(schedule.times) - 1)
+            grid = (schedule or Uniform()).grid(steps or len(schedule.times) - 1)
             low, high = ends
             # A point of the grid within rounding of a boundary is that boundary.
             inner = grid[(grid > low + 1e-12) & (grid < high - 1e-12)]
@@ -108,7 +106,8 @@ class _Joined:
         slots = np.flatnonzero(inside.any(1))
         self.saved.append((slots, inside[slots]))
         t = self.problem.t[torch.from_numpy(slots)]
-        clamped = torch.maximum(torch.minimum(t, torch.maximum(low, high)), torch.minimum(low, high))
+        clamped = torch.maximum(t, torch.minimum(low, high))
+        clamped = torch.minimum(clamped, torch.maximum(low, high))
         return torch.cat([low, clamped, high])
 
     def _alive(self) -> np.ndarray:
@@ -137,11 +136,11 @@ class _Joined:
         return not self._alive().any() or self.parts[-1].interrupted
 
     def state(self) -> tuple[Tensor, ...]:
-        """Where the next piece begins; graphs that have ended are nowhere."""
+        """Where the next piece begins."""
         final = self.parts[-1].final
         state = final if isinstance(final, tuple) else (final,)
-        nowhere = tuple(torch.full_like(part, torch.nan) for part in state)
-        return self.problem.rows.select(self._alive(), state, nowhere)
+        # Graphs that have ended go along from a state that did no harm; nobody reads what they do.
+        return self.problem.rows.select(self._alive(), state, self.problem.x0)
 
     def trajectory(self) -> Trajectory:
         """The whole."""
@@ -168,7 +167,7 @@ class _Joined:
             _dense=self._at,
         )
         for name in parts[0]:
-            trajectory._series[name] = partial(_joined_series, parts, name)
+            trajectory.offer(name, partial(_joined_series, parts, self.going, name))
         return trajectory
 
     def _at_saved(self) -> tuple[Tensor, ...]:
@@ -176,10 +175,10 @@ class _Joined:
         rows = self.problem.rows
         states: list[Any] = [None] * len(self.problem.times)
         nowhere = tuple(torch.full_like(part, torch.nan) for part in self.problem.x0)
-        for part, (slots, inside) in zip(self.parts, self.saved, strict=False):
+        for part, (slots, inside), going in zip(self.parts, self.saved, self.going, strict=False):
             for k, slot in enumerate(slots):
                 here = tuple(one[k + 1] for one in _x(part))
-                mine = np.broadcast_to(inside[k], rows.num_graphs).copy()
+                mine = inside[k] & going
                 states[slot] = rows.select(mine, here, states[slot] or nowhere)
         reached = (state or nowhere for state in states)
         return tuple(torch.stack(pieces) for pieces in zip(*reached, strict=True))
@@ -224,18 +223,33 @@ def _joined_stats(stats: Sequence[Stats], solvers: str) -> Stats:
     )
 
 
-def _joined_series(parts: Sequence[Trajectory], name: str) -> Series:
+def _joined_series(
+    parts: Sequence[Trajectory], going: Sequence[np.ndarray], name: str
+) -> Series:
     """The series of all pieces; a boundary counts once, with the value before it."""
     series = [part[name] for part in parts]
-    columns = []
-    for key in ("t", "y", "floor"):
-        values = [getattr(one, key) for one in series]
-        columns.append(torch.cat([v if k == 0 else v[1:] for k, v in enumerate(values)]))
-    t, y, floor = columns
-    convention = "; then ".join(dict.fromkeys(one.convention for one in series))
-    if y.dim() > 1:
-        t = t.reshape(len(t), -1).expand(y.shape)
-        # Graphs take different numbers of steps in a piece: close the gaps.
-        order = torch.argsort(t.isnan().to(torch.int8), dim=0, stable=True)
-        t, y, floor = (values.gather(0, order) for values in (t, y, floor))
-    return Series(t, y, convention, floor)
+    stacks: list[list[Tensor]] = [[], [], []]
+    for one, alive in zip(series, going, strict=True):
+        y = one.y.reshape(len(one.y), -1)
+        t = one.t.reshape(len(one.t), -1).expand(y.shape)
+        t = torch.where(torch.from_numpy(alive)[: y.shape[1]], t, torch.nan)
+        for stack, values in zip(stacks, (t, y, one.floor.reshape(y.shape)), strict=True):
+            stack.append(values)
+    # Graphs take different numbers of steps in a piece, and boundaries come twice.
+    t, y, floor = (torch.cat(stack) for stack in stacks)
+    t, y, floor = _without(t, y, floor, lambda t: t.isnan())
+    t, y, floor = _without(t, y, floor, lambda t: t == torch.cat([t[:1] - 1, t[:-1]]))
+    if series[0].y.dim() == 1:
+        t, y, floor = t[:, 0], y[:, 0], floor[:, 0]
+    return Series(t, y, "; then ".join(dict.fromkeys(one.convention for one in series)), floor)
+
+
+def _without(
+    t: Tensor, y: Tensor, floor: Tensor, void: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Leave out points, column by column; what is behind the last one is NaN."""
+    out = void(t)
+    order = torch.argsort(out.to(torch.int8), dim=0, stable=True)[: int((~out).sum(0).max())]
+    beyond = out.gather(0, order)
+    t, y, floor = (v.gather(0, order).masked_fill(beyond, torch.nan) for v in (t, y, floor))
+    return t, y, floor

@@ -80,6 +80,16 @@ class Edges:
             weight = torch.where(edge_index[0] == edge_index[1], weight, 0.5 * weight)
         return edge_index, weight
 
+    def remember(self, key: Any, build: Callable[[], Any]) -> Any:
+        """Return what was built under this key, or build it now; a graph never changes.
+
+        >>> Graph(torch.tensor([[0, 1], [1, 0]])).remember("degree sum", lambda: 2)
+        2
+        """
+        if key not in self._cache:
+            self._cache[key] = build()
+        return self._cache[key]
+
     @property
     def device(self) -> torch.device:
         """Device of all tensors.

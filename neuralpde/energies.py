@@ -72,6 +72,12 @@ class DirichletForm:
         self._averages = self._averaging(graph)
         self._work: list[Tensor] = []
 
+    @classmethod
+    def of(cls, graph: Graph, norm: str = "comb") -> DirichletForm:
+        """The form of a graph in its dtype, built once."""
+        form: DirichletForm = graph.remember(("form", norm, graph.dtype), lambda: cls(graph, norm))
+        return form
+
     def _largest(self, graph: Graph, degree: Tensor, plain: bool) -> Tensor:
         """A bound of E(x) / |x|^2 per graph, for the floors."""
         if not plain:
@@ -111,9 +117,11 @@ class DirichletForm:
         kernel = self.kernel.to(flat.dtype).unsqueeze(1)
         return torch.addcmul(flat, kernel, mean, value=-1.0, out=out)
 
-    def __call__(self, x: Tensor) -> Float[Tensor, " graphs"]:
-        """E(x) per graph, float64."""
-        return self.parts(x).energy
+    def __call__(
+        self, x: Tensor | tuple[Tensor, ...], graph: object = None
+    ) -> Float[Tensor, " graphs"]:
+        """E(x) per graph, float64; of a tuple state the first part's. The graph is its own."""
+        return self.parts(x[0] if isinstance(x, tuple) else x).energy
 
     def parts(self, x: Tensor, slope: Tensor | None = None) -> Parts:
         """The energy with the squared norms that say how far it can be trusted.
@@ -176,7 +184,7 @@ def dirichlet_energy(
     >>> dirichlet_energy(torch.tensor([[0.0], [3.0]]), edges).item()
     9.0
     """
-    form = DirichletForm(Graph.of(graph).like(x), norm)
+    form = DirichletForm.of(Graph.of(graph).like(x), norm)
     if not (torch.is_grad_enabled() and x.requires_grad):
         return form(x)
     flat = _columns(x)

@@ -282,9 +282,8 @@ def _moved_times(problem: Problem, loop: Loop, solution: Solution) -> tuple[Stat
         with torch.no_grad():
             f = problem.f(loop.flow.time(problem.times[s, :1]), _unpack(problem, state))
         slopes = f if problem.packed else (f,)
-        states.append(
-            tuple(x + k * shift[s] for x, k in zip(state, slopes, strict=True)) if s else state
-        )
+        # At the start this undoes the start's own shift: x(t0) is x0 whatever t0.
+        states.append(tuple(x + k * shift[s] for x, k in zip(state, slopes, strict=True)))
     stacked = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
     return stacked, tuple(part[-1] for part in stacked)
 

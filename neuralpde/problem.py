@@ -103,7 +103,7 @@ class Problem:
         if self.graph is None:
             return None
         norm = None if self.field is None else self.field.norm
-        return DirichletForm(self.graph, norm or "comb")
+        return DirichletForm.of(self.graph, norm or "comb")
 
 
 def pose(

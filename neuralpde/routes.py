@@ -10,7 +10,7 @@ from neuralpde.exact import METHODS, ExactRoute
 from neuralpde.marching import March
 from neuralpde.problem import Problem
 from solvers.control import Control
-from solvers.explicit import ExplicitRungeKutta
+from solvers.explicit import explicit
 from solvers.failure import unknown_name
 from solvers.tableaus import TABLEAUS
 from solvers.trajectory import Trajectory
@@ -42,7 +42,7 @@ def choose(solver: Any, problem: Problem) -> Route:
     if solver in METHODS:
         return ExactRoute(METHODS[solver], "asked for by name")
     if solver in TABLEAUS:
-        return March(ExplicitRungeKutta(TABLEAUS[solver]), "asked for by name", Control())
+        return March(explicit(solver), "asked for by name", Control())
     peer, _, method = solver.partition(":")
     if peer in PEERS and method:
         from neuralpde.peers import peer_route
@@ -58,13 +58,11 @@ def names() -> tuple[str, ...]:
 
 def _automatic(problem: Problem) -> Route:
     if problem.fixed:
-        heun = ExplicitRungeKutta(TABLEAUS["heun"])
-        return March(heun, "auto: fixed steps asked for, explicit of order 2", Control())
+        return March(explicit("heun"), "auto: fixed steps asked for, explicit of order 2", Control())
     why_not = _obstacle(problem)
     if why_not is None:
         return ExactRoute("auto", "auto: the field is linear")
-    tsit5 = ExplicitRungeKutta(TABLEAUS["tsit5"])
-    return March(tsit5, f"auto: {why_not}; adaptive explicit of order 5", Control())
+    return March(explicit("tsit5"), f"auto: {why_not}; adaptive explicit of order 5", Control())
 
 
 def _obstacle(problem: Problem) -> str | None:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuralpde.energies import DirichletForm
 from neuralpde.fields.field import Field, State
 from neuralpde.graph import Graph
-from neuralpde.problem import Problem, pose
+from neuralpde.problem import pose
 from neuralpde.routes import Route, choose
 from solvers.failure import SolveFailed, SolveInterrupted
 from solvers.schedules import Schedule
@@ -99,6 +100,9 @@ def solve(
     )
     route: Route = choose(solver, problem)
     trajectory = route.run(problem)
+    if problem.graph is not None:
+        plain = DirichletForm.of(problem.graph, "comb")
+        trajectory.offer("dirichlet", lambda: trajectory.measure(plain))
     trajectory.stats.seconds = clock.perf_counter() - started
     if problem.save == "end":
         trajectory = _only_the_end(trajectory)

@@ -13,7 +13,7 @@ from torch import Tensor
 from neuralpde.energies import DirichletForm, Parts
 from neuralpde.graph import Graph
 from neuralpde.watching import own_points
-from solvers.moments import energy_curve
+from solvers.moments import curves
 from solvers.series import Series
 from solvers.trajectory import Trajectory
 
@@ -25,6 +25,13 @@ SAFETY = 8.0
 
 CURVE_TOLERANCE = 1e-5
 """Truncation of the energy's Chebyshev series in single precision, relative to |x|^2 lambda_max."""
+
+
+PRECISE = 1e-13
+"""The same in double precision, where more products buy more decades."""
+
+SMALL = 2**18
+"""States of up to so many entries are read in double precision: nobody notices the time."""
 
 
 @dataclass
@@ -158,48 +165,64 @@ class ExactEnergy:
     def _series(self, trajectory: Trajectory) -> dict[str, Series]:
         states = trajectory.x
         assert isinstance(states, Tensor)
-        saved = [self.form.parts(x) for x in states]
+        measured = [self.form.parts(x) for x in states]
         parts = Parts(
             *(
-                torch.stack([getattr(p, name) for p in saved]).cpu()
+                torch.stack([getattr(part, name) for part in measured]).cpu()
                 for name in ("energy", "square", "deviation")
             )
         )
-        error = 2 * self.rtol**2 * parts.square[:1]
-        eps = torch.finfo(states.dtype).eps
-        rounding = eps * parts.deviation + 4 * eps**2 * parts.square
-        floor = SAFETY * self.form.largest * (error + rounding)
+        floor = self._floor(parts, torch.finfo(states.dtype).eps)
         t = trajectory.t.detach()
-        one = self.form.rows.num_graphs == 1
-        if self.rates is None or not torch.is_floating_point(states):
-            return self._at_saved(t, parts, floor, one)
-        return self._from_moments(t, parts, one)
-
-    def _at_saved(self, t: Tensor, parts: Parts, floor: Tensor, one: bool) -> dict[str, Series]:
-        times = t if one or t.dim() > 1 else t[:, None].expand(len(t), floor.shape[1])
-        if one:
-            parts = Parts(parts.energy[:, 0], parts.square[:, 0], parts.deviation[:, 0])
-            floor = floor[:, 0]
+        times = t[:, None].expand(len(t), self.form.rows.num_graphs) if t.dim() == 1 else t
+        if self.rates is not None and not bool((self.rates < 0).any()):
+            times, parts, floor = self._from_moments(times, parts, floor)
+        if self.form.rows.num_graphs == 1:
+            once = torch.cat([torch.ones(1, dtype=torch.bool), times.diff(dim=0)[:, 0] != 0])
+            times, floor = times[once, 0], floor[once, 0]
+            parts = Parts(
+                parts.energy[once, 0], parts.square[once, 0], parts.deviation[once, 0]
+            )
         return series_of(times, parts, floor, self.form.convention)
 
-    def _from_moments(self, t: Tensor, saved: Parts, one: bool) -> dict[str, Series]:
+    def _floor(self, parts: Parts, eps: float) -> Tensor:
+        """The error of energies measured on saved states."""
+        error = 2 * self.rtol**2 * torch.maximum(parts.square[:1], parts.square)
+        rounding = eps * parts.deviation + 4 * eps**2 * parts.square
+        error[0] = 0.0
+        return SAFETY * self.form.largest * (error + rounding)
+
+    def _from_moments(
+        self, times: Tensor, saved: Parts, saved_floor: Tensor
+    ) -> tuple[Tensor, Parts, Tensor]:
+        """Many times from the first state alone; saved states where they know better."""
         assert self.rates is not None
-        graphs = self.form.rows.num_graphs
-        times = t[:, None].expand(len(t), graphs) if t.dim() == 1 else t
         grid = torch.linspace(0, 1, POINTS, dtype=torch.float64)[:, None]
-        merged = torch.cat([times, times[:1] + grid * (times[-1:] - times[:1])])
-        merged = torch.sort(merged, dim=0, descending=bool((times[-1] < times[0]).any())).values
-        if graphs == 1:
-            merged = torch.unique_consecutive(merged, dim=0)
-        elapsed = (merged - times[:1]) * self.rates.double().cpu()
-        laplacian = self.graph.laplacian(self.form.norm)
-        tol = max(CURVE_TOLERANCE if self.x0.dtype != torch.float64 else 1e-13, 0.0)
-        centred = self.form.deviation(self.x0.detach())
-        energy, square, floor, products = energy_curve(laplacian, centred, elapsed, tol=tol)
-        self.count(products)
-        lost = saved.square[:1] - saved.deviation[:1]
-        parts = Parts(energy, square + lost, square)
-        if one:
-            merged, floor = merged[:, 0], floor[:, 0]
-            parts = Parts(energy[:, 0], (square + lost)[:, 0], square[:, 0])
-        return series_of(merged, parts, floor, self.form.convention)
+        merged, order = torch.sort(
+            torch.cat([times, times[:1] + grid * (times[-1:] - times[:1])]), dim=0, stable=True
+        )
+        small = self.x0.numel() <= SMALL or self.x0.dtype in (torch.float64, torch.complex128)
+        graph = self.graph.to(dtype=torch.float64) if small else self.graph
+        x0 = self.x0.detach()
+        x0 = x0.to(torch.promote_types(x0.dtype, torch.float64)) if small else x0
+        found = curves(
+            graph.laplacian(self.form.norm),
+            DirichletForm.of(graph, self.form.norm).deviation(x0),
+            ((merged - times[:1]) * self.rates.double().cpu()).numpy(),
+            metric=self.form.mass,
+            tol=PRECISE if small else CURVE_TOLERANCE,
+        )
+        self.count(found.products)
+        energy, square, floor = (
+            torch.from_numpy(values)
+            for values in (found.energy, found.square, found.energy_error)
+        )
+        rows = len(times) + POINTS
+        from_saved = torch.full((3, rows, times.shape[1]), torch.inf, dtype=torch.float64)
+        from_saved[:, : len(times)] = torch.stack([saved.energy, saved.deviation, saved_floor])
+        measured, deviation, own = torch.gather(from_saved, 1, order.expand(3, -1, -1))
+        better = own < floor
+        energy = torch.where(better, measured, energy)
+        square = torch.where(better, deviation, square)
+        kernel = (saved.square[:1] - saved.deviation[:1]).clamp(min=0.0)
+        return merged, Parts(energy, square + kernel, square), torch.where(better, own, floor)

@@ -12,10 +12,6 @@ from solvers.rows import State
 
 FieldFunction = Callable[[Tensor, State], State]
 
-BLIND = (
-    "the field returned nan or inf there (first: row {row}) although x was finite. Look at the "
-    "field: a division by zero, a logarithm, an overflow?"
-)
 MORE_STEPS = (
     "loosen rtol and atol, raise max_steps, or, where the field is stiff, use solver='scipy:BDF' "
     "(a linear one: solver='exact')."
@@ -36,6 +32,7 @@ class Answer:
         accepted: Accepted steps.
         rejected: Rejected steps.
         notes: What else the library counted or did, in words.
+        growth: Largest |x| seen on a fixed grid, in multiples of the first.
         interrupted: Whether Ctrl-C ended it.
 
     >>> Answer((torch.zeros(2, 3),), (torch.zeros(3),), [1.0], ["done"]).nfe
@@ -51,6 +48,7 @@ class Answer:
     accepted: int = 0
     rejected: int = 0
     notes: tuple[str, ...] = ()
+    growth: float = 1.0
     interrupted: bool = False
 
 
@@ -66,16 +64,58 @@ def padded(rows: State, saved: int) -> State:
     )
 
 
-def blind_rows(f: FieldFunction, t: Tensor, x: State) -> int | None:
-    """The first row in which the field is not finite at a finite state, or None.
+class Blind(Exception):
+    """A field gave NaN at a finite state.
+
+    Args:
+        t: When.
+        rows: In which rows.
+    """
+
+    def __init__(self, t: float, rows: list[int]) -> None:
+        super().__init__(t, rows)
+        self.t, self.rows = t, rows
+
+    def __str__(self) -> str:
+        """For messages."""
+        return (
+            f"the field returned nan or inf at t={self.t:.6g} in {len(self.rows)} rows (first: row "
+            f"{self.rows[0]}) although x was finite. Look at the field: a division by zero, a "
+            "logarithm, an overflow?"
+        )
+
+
+def blind_rows(f: FieldFunction, t: Tensor, x: State) -> list[int]:
+    """The rows in which the field is not finite at a finite state.
 
     >>> x = (torch.tensor([1.0, 0.0]),)
     >>> blind_rows(lambda t, x: (1 / x[0],), torch.tensor(0.0), x)
-    1
+    [1]
     """
     with torch.no_grad():
-        for part in f(t, x):
-            bad = (~part.isfinite()).reshape(part.shape[0] if part.dim() else 1, -1).any(1)
-            if bool(bad.any()):
-                return int(torch.nonzero(bad)[0])
-    return None
+        return _rows_where([~part.isfinite() for part in f(t, x)])
+
+
+def lookout(f: FieldFunction) -> FieldFunction:
+    """The field, raising `Blind` where it gives NaN at a finite state.
+
+    >>> lookout(lambda t, x: (x[0].log(),))(torch.tensor(0.0), (torch.ones(1),))
+    (tensor([0.]),)
+    """
+
+    def call(t: Tensor, x: State) -> State:
+        out = f(t, x)
+        rows = _rows_where([part.isnan() for part in out])
+        if rows and all(bool(part.isfinite().all()) for part in x):
+            raise Blind(float(t), rows)
+        return out
+
+    return call
+
+
+def _rows_where(bad: list[Tensor]) -> list[int]:
+    marked: set[int] = set()
+    for part in bad:
+        flat = part.reshape(part.shape[0] if part.dim() else 1, -1).any(1)
+        marked.update(torch.nonzero(flat).squeeze(1).tolist())
+    return sorted(marked)

@@ -65,21 +65,21 @@ class Chebyshev:
         Raises:
             ValueError: backward diffusion.
         """
-        growth = -times * self.lo
         backward = (times < 0) & (self.hi <= 0) & (self.lo < 0)
         if self.A.psd and self.A.stochastic is None:
-            growth = np.maximum(growth, times * self.hi)
             backward |= (times > 0) & (self.lo == 0) & (self.hi > 0)
         if backward.any():
             raise ValueError(
                 "backward diffusion: from the first to the last time the finest details grow by "
-                f"up to e^{growth[backward].max():.3g}, whatever the tolerance; solve forward in "
-                "time, or name an explicit method (solver='tsit5') to run it all the same"
+                f"up to e^{self.growth(times)[backward].max():.3g}, whatever the tolerance; solve "
+                "forward in time, or name an explicit method (solver='tsit5') to run it all the "
+                "same"
             )
 
     def reach(self, times: Float[np.ndarray, "times graphs"]) -> Float[np.ndarray, "times graphs"]:
         """Return ``z`` of each time."""
-        return np.abs(times) * ((self.hi - self.lo) / 2)
+        reach: Float[np.ndarray, "times graphs"] = np.abs(times) * ((self.hi - self.lo) / 2)
+        return reach
 
     def growth(self, times: Float[np.ndarray, "times graphs"]) -> Float[np.ndarray, "times graphs"]:
         """Return the largest exponent ``g`` of each time."""
@@ -164,8 +164,7 @@ class Recurrence:
         if tape:
             return self._taped(v, tables)
         if torch.is_grad_enabled() and any(x.requires_grad for x in (v, *self.A.tensors)):
-            sums: tuple[Tensor, ...] = _Sums.apply(self, tables, v, *self.A.tensors)
-            return list(sums)
+            return recorded(_Sums, self, tables, v, *self.A.tensors)
         return self.forward(v, tables, out)[0]
 
     def forward(
@@ -173,7 +172,7 @@ class Recurrence:
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Return the sums and the last two terms, ``V_(m-1)`` and ``V_m``; ``v`` where m is 0."""
         degree = degree_of(tables)
-        places = out or [None] * len(tables)
+        places: Sequence[Tensor | None] = out or [None] * len(tables)
         sums = [table.begin(v, place) for table, place in zip(tables, places, strict=True)]
         if degree == 0:
             return sums, v, v
@@ -294,6 +293,11 @@ def _turned(weights: Weights, t: float, factor: float) -> Weights:
     if t < 0:
         turned[1::2] *= -1
     return turned
+
+
+def recorded(form: type[torch.autograd.Function], *arguments: object) -> list[Tensor]:
+    """Return the outputs of a function that autograd records."""
+    return list(form.apply(*arguments))
 
 
 def numbers(values: PerGraph, A: Operator) -> float | Tensor:

@@ -52,8 +52,8 @@ class Table:
             table = np.zeros((max(map(len, columns)), len(columns)))
             for graph, column in enumerate(columns):
                 table[: len(column), graph] = column
-        used = table != 0 if shared else table.any(1)
-        self._used: list[bool] = used.tolist()
+        used = np.asarray(table != 0 if shared else table.any(1))
+        self._used = used.tolist()
         self._rows = torch.tensor(table).to(like).unbind()
         self.degree = len(table) - 1
 
@@ -80,7 +80,9 @@ def degree_of(tables: Sequence[Table]) -> int:
     return max(table.degree for table in tables)
 
 
-def degree_bound(z: float | Float[np.ndarray, "..."], tail: float) -> Float[np.ndarray, "..."]:
+def degree_bound(
+    z: float | Float[np.ndarray, "*shape"], tail: float
+) -> Float[np.ndarray, "*shape"]:
     """Bound the degree beyond which a Chebyshev series of e^(-z (1 - y)) is below a tolerance.
 
     The coefficients are the probabilities of the difference X of two Poisson variables of mean
@@ -139,7 +141,7 @@ def exponential(z: float, tail: float) -> Weights:
     """
     weights = _all_exponential(z)
     left_out = np.append(np.cumsum(weights[:0:-1])[::-1], 0.0)
-    degree = int(np.argmax(2 * (left_out + NEGLIGIBLE) <= tail)) if 2 * NEGLIGIBLE < tail else -1
+    degree = int(np.argmax(2 * (left_out + NEGLIGIBLE) <= tail)) if tail > 2 * NEGLIGIBLE else -1
     return _normalised(weights[: degree + 1 or None])
 
 
@@ -170,7 +172,7 @@ def integral(z: float, growth: float, tail: float) -> Weights:
     return _normalised(weights, float(phi_1(np.float64(growth))))
 
 
-def phi_1(w: Float[np.ndarray, "..."] | np.float64) -> Float[np.ndarray, "..."]:
+def phi_1(w: Float[np.ndarray, "*shape"] | np.float64) -> Float[np.ndarray, "*shape"]:
     """Compute ``(e^w - 1) / w``, 1 at 0.
 
     Example:
@@ -223,6 +225,33 @@ def energy(
     enough = (beyond <= max(tail, 2 * NEGLIGIBLE) * scale).all(0)
     degree = int(np.argmax(enough))
     return weights[:, : degree + 1], beyond[:, degree]
+
+
+def decay(
+    times: Float[np.ndarray, " times"], lo: float, hi: float, degree: int
+) -> tuple[Float[np.ndarray, "times degree"], Float[np.ndarray, " times"]]:
+    """Expand ``e^(-2 t l)`` on [lo, hi] in ``T_k((lo + hi - 2 l) / (hi - lo))`` to one degree.
+
+    Args:
+        times: not negative.
+        lo: lower end of the interval.
+        hi: upper end.
+        degree: largest k.
+
+    Returns:
+        Coefficients, a row for each time, and for each time the sum of those left out.
+
+    Example:
+        >>> weights, beyond = decay(np.array([0.0, 1.0]), 0.0, 2.0, 30)
+        >>> weights.sum(1).round(12).tolist(), bool((beyond < 1e-12).all())
+        ([1.0, 1.0], True)
+    """
+    z = 2 * times * (hi - lo) / 2
+    _check_argument(float(z.max(initial=0.0)))
+    largest = max(int(degree_bound(z, NEGLIGIBLE).max(initial=0.0)) + 2, degree)
+    weights = 2 * ive(np.arange(largest + 1), z[:, None]) * np.exp(-2 * times * lo)[:, None]
+    weights[:, 0] /= 2
+    return weights[:, : degree + 1], weights[:, degree + 1 :].sum(1) + NEGLIGIBLE
 
 
 @lru_cache(maxsize=4096)

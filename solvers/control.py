@@ -112,17 +112,29 @@ class Control:
         Returns:
             Factors between ``shrink`` and ``grow``.
         """
-        accepted = ratio <= 1
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            factor = self.safety / ratio ** ((self.kI + self.kP + self.kD) / order)
-            factor *= history.last ** ((self.kP + 2 * self.kD) / order)
-            factor *= history.before ** (-self.kD / order)
-        factor = np.clip(np.where(np.isnan(ratio), 0.0, factor), self.shrink, self.grow)
+            factor = self.safety * ratio ** (-(self.kI + self.kP + self.kD) / order)
         if self.remembers:
-            factor = np.where(accepted, factor, np.minimum(factor, self.safety))
-            factor = np.where(accepted & history.rejected, np.minimum(factor, 1.0), factor)
-        else:
-            factor = np.where(ratio < 1, np.maximum(factor, 1.0), factor)
+            return self._remember(factor, ratio, order, history)
+        history.rejected = ~(ratio <= 1)
+        factor = np.where(ratio < 1, np.maximum(factor, 1.0), factor)
+        # fmax takes the number when the other is NaN: a NaN ratio shrinks the step.
+        return np.fmin(np.fmax(factor, self.shrink), self.grow)
+
+    def _remember(
+        self,
+        factor: Float[np.ndarray, " graphs"],
+        ratio: Float[np.ndarray, " graphs"],
+        order: int,
+        history: History,
+    ) -> Float[np.ndarray, " graphs"]:
+        accepted = ratio <= 1
+        with np.errstate(over="ignore", invalid="ignore"):
+            factor = factor * history.last ** ((self.kP + 2 * self.kD) / order)
+            factor = factor * history.before ** (-self.kD / order)
+        factor = np.fmin(np.fmax(factor, self.shrink), self.grow)
+        factor = np.where(accepted, factor, np.minimum(factor, self.safety))
+        factor = np.where(accepted & history.rejected, np.minimum(factor, 1.0), factor)
         factor = np.where(ratio == 0, self.grow, factor)
         history.before = np.where(accepted, history.last, history.before)
         history.last = np.where(
@@ -205,8 +217,7 @@ def _scale(old: Tensor, new: Tensor, rtol: float, atol: float) -> Tensor:
         size = old.abs()
         if new is not old:
             torch.maximum(size, new.abs(), out=size)
-        floor = size.new_full((), max(atol, torch.finfo(size.dtype).tiny))
-        return torch.add(floor, size, alpha=rtol, out=size)
+        return size.mul_(rtol).add_(max(atol, torch.finfo(size.dtype).tiny))
 
 
 def error_ratio(error: State, scale: State, rows: Rows) -> Float[Tensor, " graphs"]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from solvers.rows import State
-from solvers.tableaus import Tableau
+from solvers.tableaus import TABLEAUS, Tableau
 
 Stage = Callable[[float, State], State]
 """The field inside a step: ``f(c, x)`` is its value at time ``t + c h``."""
@@ -56,35 +57,58 @@ def combine(
         >>> combine(x, 0.5, (0.25, 0.75), (k, x))
         (tensor([2.6250, 5.2500]),)
     """
-    used = sorted(
-        ((weight, k) for weight, k in zip(weights, ks, strict=True) if weight),
-        key=lambda term: -abs(term[0]),
-    )
-    return tuple(
-        _accumulate(None if x is None else x[part], h, [(w, k[part]) for w, k in used])
-        for part in range(len(ks[0]))
-    )
+    return WeightedSum(weights)(x, h, ks)
 
 
-def _accumulate(x: Tensor | None, h: float | Tensor, terms: list[tuple[float, Tensor]]) -> Tensor:
-    # Weights relative to the largest save a pass, and the state is added last: one rounding of it.
-    largest, total = terms[0]
-    own = None
-    for weight, k in terms[1:]:
-        if own is None:
-            total = own = torch.add(total, k, alpha=weight / largest)
-        else:
-            # Nobody has saved this sum for a backward pass: safe in place, and twice as fast.
-            own.add_(k, alpha=weight / largest)
-    scale = h * largest
-    if isinstance(scale, Tensor) and scale.dim():
-        scale = scale.reshape(-1, *[1] * (total.dim() - 1))
-    out = None if torch.is_grad_enabled() else own
-    if x is None:
-        return torch.mul(total, scale, out=out)
-    if isinstance(scale, Tensor):
-        return torch.addcmul(x, scale, total, out=out)
-    return torch.add(x, total, alpha=scale, out=out)
+class WeightedSum:
+    """The sum ``h sum_j w_j k_j`` for fixed weights, planned once; see :func:`combine`.
+
+    Args:
+        weights: one number per derivative; at least one is not zero.
+
+    Example:
+        >>> WeightedSum((0.0, 2.0))(None, 0.5, ((torch.ones(1),), (torch.tensor([3.0]),)))
+        (tensor([3.]),)
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        used = sorted((-abs(w), j) for j, w in enumerate(weights) if w)
+        self._first = used[0][1]
+        self._largest = float(weights[self._first])
+        self._others = [(j, float(weights[j]) / self._largest) for _, j in used[1:]]
+
+    def __call__(self, x: State | None, h: float | Tensor, ks: Sequence[State]) -> State:
+        """Add the sum to a state; see :func:`combine`."""
+        scale = h * self._largest
+        return tuple(
+            self._part(None if x is None else x[part], scale, ks, part)
+            for part in range(len(ks[0]))
+        )
+
+    def _part(
+        self, x: Tensor | None, scale: float | Tensor, ks: Sequence[State], part: int
+    ) -> Tensor:
+        # Weights relative to the largest save a pass, and the state is added last: one rounding.
+        total = ks[self._first][part]
+        own = None
+        for j, ratio in self._others:
+            if own is None:
+                total = own = torch.add(total, ks[j][part], alpha=ratio)
+            else:
+                # Nobody has saved this sum for a backward pass: safe in place, twice as fast.
+                own.add_(ks[j][part], alpha=ratio)
+        out = None if torch.is_grad_enabled() else own
+        if isinstance(scale, Tensor):
+            if scale.dim():
+                scale = scale.reshape(-1, *[1] * (total.dim() - 1))
+            return (
+                torch.mul(total, scale, out=out)
+                if x is None
+                else torch.addcmul(x, scale, total, out=out)
+            )
+        if x is None:
+            return torch.mul(total, scale, out=out)
+        return torch.add(x, total, alpha=scale, out=out)
 
 
 class ExplicitRungeKutta:
@@ -126,14 +150,14 @@ class ExplicitRungeKutta:
         self.dense = tableau.dense
         self.dense_order = 4 if tableau.mid is not None else 3
         self._c = [float(c) for c in tableau.c]
-        self._a = [[float(w) for w in row] for row in tableau.a]
-        self._b = [float(w) for w in tableau.b]
-        self._error = (
-            None
-            if tableau.b_hat is None
-            else [float(w - v) for w, v in zip(tableau.b, tableau.b_hat, strict=True)]
-        )
-        self._mid = None if tableau.mid is None else [float(w) for w in tableau.mid]
+        self._a = [WeightedSum([float(w) for w in row]) for row in tableau.a[1:]]
+        self._b = WeightedSum([float(w) for w in tableau.b])
+        self._error = self._mid = None
+        if tableau.b_hat is not None:
+            differences = zip(tableau.b, tableau.b_hat, strict=True)
+            self._error = WeightedSum([float(w - v) for w, v in differences])
+        if tableau.mid is not None:
+            self._mid = WeightedSum([float(w) for w in tableau.mid])
 
     def __repr__(self) -> str:
         return f"ExplicitRungeKutta({self.name!r})"
@@ -163,14 +187,25 @@ class ExplicitRungeKutta:
         """
         ks = [fx]
         new = x
-        for stage in range(1, self.stages):
-            new = combine(x, h, self._a[stage], ks)
-            ks.append(f(self._c[stage], new))
+        for c, weights in zip(self._c[1:], self._a, strict=True):
+            new = weights(x, h, ks)
+            ks.append(f(c, new))
         if not self.fsal:
-            new = combine(x, h, self._b, ks)
+            new = self._b(x, h, ks)
         return Step(
             x=new,
-            error=combine(None, h, self._error, ks) if error and self._error else None,
+            error=self._error(None, h, ks) if error and self._error else None,
             f=ks[-1] if self.fsal else None,
-            mid=combine(x, h, self._mid, ks) if mid and self._mid else None,
+            mid=self._mid(x, h, ks) if mid and self._mid else None,
         )
+
+
+@cache
+def explicit(name: str) -> ExplicitRungeKutta:
+    """Return the method of that name; steppers hold no state, so everyone shares it.
+
+    Example:
+        >>> explicit("rk4").order
+        4
+    """
+    return ExplicitRungeKutta(TABLEAUS[name])

@@ -79,7 +79,9 @@ class Guarantee:
                 "over a shorter time"
             )
         self._start = series.norms(x.detach())
-        self._drive = 0 * self._start if source is None else series.norms(source.detach())
+        self._drive = np.zeros_like(self._start)
+        if source is not None:
+            self._drive = series.norms(source.detach())
         if not np.isfinite(self._start + self._drive).all():
             raise ValueError("x0 or source has entries that are NaN or infinite")
 
@@ -119,10 +121,11 @@ class Guarantee:
         return trusted
 
     def _refuse(self, floor: float) -> None:
+        possible = f"the smallest possible rtol is {1.01 * floor:.2g}"
         raise ValueError(
             f"rtol={self.rtol:g} is below what float64 can guarantee here (z = half the width of "
-            f"the spectrum times time = {self.farthest.max():.4g}); the smallest possible rtol is "
-            f"{1.01 * floor:.2g}"
+            f"the spectrum times time = {self.farthest.max():.4g}); "
+            + (possible if floor < 0.9 else "solve over a shorter time")
         )
 
     def _solve(
@@ -133,23 +136,24 @@ class Guarantee:
         tails: PerGraph = np.full(self.rows.num_graphs, self.rtol / 2)
         terms = self.series.terms(dtype)
         entries = torch.is_grad_enabled() and any(v.requires_grad for v in terms.A.tensors)
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             plan = self._plan(dtype, active, tails)
             share = tails / plan.series * np.exp(-self.grown)
             states = self._sums(terms, plan, share * (GRADIENT_TAIL if entries else 1.0))
             if not judged.any():
                 break
             of_series, of_rounding, allowed = self._errors(states, dtype, plan, share)
-            missed = (of_series + of_rounding > allowed) & judged
-            hopeless = missed & (of_rounding > 0.75 * allowed)
-            if hopeless.any() and last:
-                self._refuse(2 * self.rtol * float((of_rounding / allowed)[hopeless].max()))
+            missed = (of_series + of_rounding > allowed) & judged & active
+            hopeless = missed & ((of_rounding > 0.75 * allowed) | (attempt == ATTEMPTS - 1))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                if last and hopeless.any():
+                    needed = 2 * float((of_rounding / allowed)[hopeless].max())
+                    self._refuse(self.rtol * max(needed, 2.0))
+                factor = np.where(missed, (allowed - of_rounding) / of_series, np.inf).min(0)
             active = active & ~hopeless.any(0)
             missed &= active
             if not missed.any():
                 break
-            with np.errstate(divide="ignore", invalid="ignore"):
-                factor = np.where(missed, (allowed - of_rounding) / of_series, np.inf).min(0)
             tails *= np.where(missed.any(0), np.clip(factor / 2, 1e-9, 0.5), 1.0)
         return states, active
 
@@ -219,7 +223,7 @@ class Guarantee:
             for graph in np.flatnonzero(first + step < target):
                 start, end = first[graph], target[graph]
                 span = float(self.offsets[end, graph] - self.offsets[start, graph])
-                tail = self._tail(share, start, end, graph)
+                tail = self._tail(share, start, end, int(graph))
                 columns[graph] = weights(int(graph), span, tail)
             tables.append(Table(columns, self.rows.batch, like))
         self.degree = max(self.degree, *(table.degree for table in tables))
@@ -232,7 +236,7 @@ class Guarantee:
         return float(min(0.5, share[graph] * np.exp(min(-decay, LARGEST_GROWTH))))
 
     def _pick(self, found: list[Tensor], place: Int[np.ndarray, " graphs"]) -> Tensor:
-        x = found[place[0]]
+        x: Tensor = found[place[0]]
         for i in np.unique(place):
             (x,) = self.rows.select(place == i, (found[i],), (x,))
         return x

@@ -97,7 +97,7 @@ class Loop:
         except KeyboardInterrupt:
             self.out.interrupted = True
             self._fail(self.alive, INTERRUPTED)
-        self.out.ended = self._graph_times()
+        self._retire(self.alive)
         if self.keep_steps:
             slope = self.fx if self.slope_known else None
             self.out.kept.append(Kept(float(self.t[0]), self.x, slope))
@@ -233,7 +233,7 @@ class Loop:
             stopping = self.stop(times, self.x, slope) & graphs & self.alive
             for g in np.flatnonzero(stopping):
                 self.out.status[g] = f"{STOPPED} ({self.stop.name})"
-            self.alive = self.alive & ~stopping
+            self._retire(stopping)
 
     def _saves(self, graphs: np.ndarray, arrive: np.ndarray, h: np.ndarray) -> tuple[Save, ...]:
         """The save times inside this step; the clocks' pointers go past them."""
@@ -266,7 +266,7 @@ class Loop:
     def _fail(self, graphs: np.ndarray, status: str, h: np.ndarray | None = None) -> None:
         """End these graphs, each with its status and the sentence that explains it."""
         failing = np.flatnonzero(graphs & self.alive)
-        self.alive = self.alive & ~graphs
+        self._retire(graphs)
         breakdown = Breakdown(
             status,
             self.flow,
@@ -286,6 +286,11 @@ class Loop:
         )
         for g, (word, text) in breakdown.explain(failing).items():
             self.out.status[g], self.out.messages[g] = word, text
+
+    def _retire(self, graphs: np.ndarray) -> None:
+        """These graphs go no further than they are now; a clock they shared may go on."""
+        self.out.ended = np.where(graphs & self.alive, self._graph_times(), self.out.ended)
+        self.alive = self.alive & ~graphs
 
     def _save_at_start(self) -> None:
         """Save times equal to the start need no step."""

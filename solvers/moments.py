@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from solvers.chebyshev import numbers
-from solvers.coefficients import energy
+from solvers.coefficients import decay, energy
 from solvers.problem import Operator
 from solvers.rows import Rows
 
@@ -18,6 +19,25 @@ from solvers.rows import Rows
 STRETCH = 1 << 18
 # Rounding errors of a moment of order k, in units of (k + 4)^1.5 eps |x|^2; below 0.05, measured.
 ROUNDING = 1.0
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The energy and the squared norm of ``e^(-tL) x`` at many times.
+
+    Attributes:
+        energy: ``<x, L e^(-2tL) x>``, ``[times, graphs]``.
+        energy_error: bound of its absolute error.
+        square: ``<x, e^(-2tL) x>``.
+        square_error: bound of its absolute error.
+        products: products with L that it took.
+    """
+
+    energy: Float[np.ndarray, "times graphs"]
+    energy_error: Float[np.ndarray, "times graphs"]
+    square: Float[np.ndarray, "times graphs"]
+    square_error: Float[np.ndarray, "times graphs"]
+    products: int
 
 
 def energy_curve(
@@ -55,9 +75,34 @@ def energy_curve(
         >>> from neuralpde.operators import Pattern, SparseOperator
         >>> path, _ = Pattern.from_edges(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1]), 2)
         >>> L = SparseOperator(path, torch.tensor([1.0, -1.0, -1.0, 1.0]).double(), symmetric=True)
-        >>> values, floor = energy_curve(L, torch.tensor([1.0, -1.0]).double(), np.array([0.0, 1.0]))
-        >>> values[:, 0] - 4 * np.exp([0.0, -4.0]) < floor[:, 0]
+        >>> x = torch.tensor([1.0, -1.0]).double()
+        >>> values, floor = energy_curve(L, x, np.array([0.0, 1.0]))
+        >>> abs(values[:, 0] - 4 * np.exp([0.0, -4.0])) < floor[:, 0]
         array([ True,  True])
+    """
+    found = curves(L, x, times, metric=metric, tol=tol)
+    return found.energy, found.energy_error
+
+
+def curves(
+    L: Operator,
+    x: Inexact[Tensor, "nodes ..."],
+    times: Float[np.ndarray, " times"] | Float[np.ndarray, "times graphs"],
+    *,
+    metric: Float[Tensor, " nodes"] | None = None,
+    tol: float = 1e-5,
+) -> Curves:
+    """Compute energy and squared norm of ``e^(-tL) x`` from one set of moments.
+
+    See :func:`energy_curve`, whose arguments these are.
+
+    Example:
+        >>> from neuralpde.operators import Pattern, SparseOperator
+        >>> path, _ = Pattern.from_edges(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1]), 2)
+        >>> L = SparseOperator(path, torch.tensor([1.0, -1.0, -1.0, 1.0]).double(), symmetric=True)
+        >>> found = curves(L, torch.tensor([1.0, -1.0]).double(), np.zeros(1), tol=1e-9)
+        >>> found.energy.round(9).item(), found.square.round(9).item()
+        (4.0, 2.0)
     """
     rows = Rows(L.batch if L.num_graphs > 1 else None, L.num_graphs)
     times = np.asarray(times, dtype=np.float64)
@@ -76,7 +121,8 @@ def energy_curve(
     size = np.maximum(np.abs(lo), np.abs(hi))
     series = _series(times, lo, hi, tol)
     moments = _moments(L, v, lo, hi, max(d.shape[1] for d, _ in series), rows, metric)
-    eps, values, floor = torch.finfo(v.dtype).eps, np.empty_like(times), np.empty_like(times)
+    eps = torch.finfo(v.dtype).eps
+    values, floor, squares, errors = (np.empty_like(times) for _ in range(4))
     for graph, (weights, left_out) in enumerate(series):
         orders = np.arange(weights.shape[1])
         values[:, graph] = weights @ moments[: len(orders), graph]
@@ -84,7 +130,11 @@ def energy_curve(
         # The weights are differences of numbers of size 1, known to float64.
         rounding += len(orders) * np.finfo(np.float64).eps * size[graph]
         floor[:, graph] = (left_out + rounding) * moments[0, graph]
-    return values, floor
+        weights, left_out = decay(times[:, graph], lo[graph], hi[graph], len(orders) - 1)
+        squares[:, graph] = weights @ moments[: len(orders), graph]
+        rounding = ROUNDING * eps * weights @ (orders + 4.0) ** 1.5
+        errors[:, graph] = (left_out + rounding) * moments[0, graph]
+    return Curves(values, floor, squares, errors, len(moments) // 2)
 
 
 def _series(

@@ -142,7 +142,10 @@ class Rows:
 
     def _per_graph(self, columns: list[Tensor]) -> Tensor:
         if self.batch is None:
-            return torch.stack([column.sum() for column in columns]).sum(0, keepdim=True)
+            total = columns[0].sum(0, keepdim=True)
+            for column in columns[1:]:
+                total = total + column.sum(0, keepdim=True)
+            return total
         total = columns[0].new_zeros(self.num_graphs)
         for column in columns:
             total = total.index_add(0, self.batch, column)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.answer import BLIND, MORE_STEPS, Answer, FieldFunction, blind_rows, padded
+from solvers.answer import MORE_STEPS, Answer, Blind, FieldFunction, blind_rows, lookout, padded
 from solvers.failure import (
     DONE,
     INTERRUPTED,
@@ -28,6 +28,9 @@ LARGEST = 5_000
 
 FINEST = 100 * float(np.finfo(np.float64).eps)
 """scipy's smallest rtol."""
+
+FEW = 20
+"""Steps in which a field that stopped a solve shows itself again."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +131,11 @@ def integrate(
     x = padded(tuple(torch.stack(parts) for parts in zip(*states, strict=True)), len(t))
     messages = {}
     if run.status != DONE:
-        row = None
+        blind = None
         if run.status in (STEP_TOO_SMALL, NOT_FINITE):
-            row = blind_rows(f, flat.time(when), last)
-            run.status = run.status if row is None else NOT_FINITE
-        messages = {0: _explain(run, float(when), float(t[-1]), row)}
+            blind = _blind(f, last, np.array([when, t[-1]]), method, rtol, atol)
+            run.status = run.status if blind is None else NOT_FINITE
+        messages = {0: _explain(run, float(when), float(t[-1]), blind)}
     return Answer(
         x,
         last,
@@ -144,6 +147,22 @@ def integrate(
         notes=run.notes(),
         interrupted=run.status == INTERRUPTED,
     )
+
+
+def _blind(
+    f: FieldFunction, x: State, t: np.ndarray, method: Method, rtol: float, atol: float
+) -> Blind | None:
+    """Where the field is to blame: at the last state, or in the steps that would come next."""
+    flat = _Flat(lookout(f), x)
+    rows = blind_rows(f, flat.time(t[0]), x)
+    if rows:
+        return Blind(float(t[0]), rows)
+    try:
+        with torch.no_grad():
+            _Run([flat.start]).advance(flat, t, method, rtol, atol, FEW)
+    except Blind as found:
+        return found
+    return None
 
 
 class _Flat:
@@ -238,13 +257,13 @@ class _Run:
         return (f"njev={jacobians}, nlu={factors}",)
 
 
-def _explain(run: _Run, when: float, end: float, row: int | None) -> str:
+def _explain(run: _Run, when: float, end: float, blind: Blind | None) -> str:
     where = f"the solve stopped at t={when:.6g} of {end:g} after {run.steps} steps"
     if run.status == MAX_STEPS:
         return f"{where}, all that max_steps allows: {MORE_STEPS}"
     if run.status == INTERRUPTED:
         return f"{where}: interrupted."
-    if row is not None:
-        return f"{where}: {BLIND.format(row=row)}"
+    if blind is not None:
+        return f"{where}: {blind}"
     said = run.message.rstrip(".")
     return f"{where} (scipy: {said}): the solution probably blows up or jumps there; end before it."

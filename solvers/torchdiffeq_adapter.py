@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.answer import BLIND, MORE_STEPS, Answer, FieldFunction, blind_rows, padded
+from solvers.answer import MORE_STEPS, Answer, Blind, FieldFunction, blind_rows, lookout, padded
 from solvers.failure import (
     DONE,
     INTERRUPTED,
@@ -19,13 +20,20 @@ from solvers.failure import (
     STEP_TOO_SMALL,
     unknown_name,
 )
+from solvers.observed import EXHAUSTED, Adapted, Counted, Gridded
 from solvers.rows import Rows, State
 
-UNDERFLOW, OVERFLOW, EXHAUSTED = "underflow in dt", "non-finite values", "max_num_steps exceeded"
+UNDERFLOW, OVERFLOW = "underflow in dt", "non-finite values"
 """How torchdiffeq's assertions begin; any other assertion is the field's own."""
 
 FOREIGN = "scipy_solver"
 """Its wrapper of scipy: steps cannot be seen, nor gradients be taken."""
+
+UNEQUAL = 1e-4
+"""Relative difference of steps that rounding in single precision explains."""
+
+FEW = 20
+"""Steps in which a field that stopped a solve shows itself again."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,11 @@ class Method:
         return issubclass(SOLVERS[self.name], FixedGridODESolver)
 
     @property
+    def multistep(self) -> bool:
+        """Whether it is an Adams method, whose coefficients belong to equal steps."""
+        return self.name.endswith("adams")
+
+    @property
     def visible(self) -> bool:
         """Whether its steps can be watched and differentiated."""
         return self.name != FOREIGN
@@ -72,89 +85,6 @@ def names() -> tuple[str, ...]:
     from torchdiffeq._impl.odeint import SOLVERS
 
     return tuple(SOLVERS)
-
-
-@dataclass
-class Counted:
-    """The field as torchdiffeq calls it.
-
-    Args:
-        f: The field on packed states.
-        packed: Whether torchdiffeq holds a tuple.
-        rows: How rows belong to graphs.
-        start: Where every graph is at first.
-
-    Attributes:
-        nfe: Evaluations.
-        tried: Steps tried.
-        accepted: Steps accepted.
-        reached: The time of each graph's newest finite state.
-        x: That state, every graph at its own time; None before the first step.
-        lost: For graphs that stopped being finite, when that was seen.
-    """
-
-    f: FieldFunction
-    packed: bool
-    rows: Rows
-    start: float
-    nfe: int = 0
-    tried: int = 0
-    accepted: int = 0
-    x: State | None = None
-    lost: dict[int, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Stand at the start."""
-        self.reached = np.full(self.rows.num_graphs, self.start)
-
-    def __call__(self, t: Tensor, x: Any) -> Any:
-        """dx/dt."""
-        self.nfe += 1
-        out = self.f(t, x if self.packed else (x,))
-        return out if self.packed else out[0]
-
-    def note(self, t: float, x: State) -> None:
-        """Keep the newest finite state of every graph, and when the others were lost."""
-        with torch.no_grad():
-            x = tuple(part.detach() for part in x)
-            finite = torch.isfinite(self.rows.mean_square(x)).cpu().numpy()
-            for g in np.flatnonzero(~finite):
-                self.lost.setdefault(int(g), t)
-            good = np.array([g not in self.lost for g in range(self.rows.num_graphs)])
-            self.reached = np.where(good, t, self.reached)
-            self.x = x if self.x is None else self.rows.select(good, x, self.x)
-
-
-class Gridded(Counted):
-    """On a fixed grid nobody but us looks for NaN."""
-
-    def callback_step(self, t: Tensor, x: Any, dt: Tensor) -> None:
-        """Look at the state before each step."""
-        self.tried += 1
-        self.note(float(t), x if self.packed else (x,))
-
-
-@dataclass
-class Adapted(Counted):
-    """Adaptive steps; torchdiffeq's own limit on their number starts anew at saved times.
-
-    Args:
-        max_steps: Most steps tried in all.
-    """
-
-    max_steps: int = 10_000
-
-    def callback_step(self, t: Tensor, x: Any, dt: Tensor) -> None:
-        """Note the state before each try; torchdiffeq itself checks that it is finite."""
-        self.reached = np.full_like(self.reached, float(t))
-        self.x = tuple(part.detach() for part in (x if self.packed else (x,)))
-        if self.tried >= self.max_steps:
-            raise AssertionError(f"{EXHAUSTED} ({self.tried}>={self.max_steps})")
-        self.tried += 1
-
-    def callback_accept_step(self, t: Tensor, x: Any, dt: Tensor) -> None:
-        """Count."""
-        self.accepted += 1
 
 
 def integrate(
@@ -187,13 +117,23 @@ def integrate(
         leaves: None: autograd through the solver; else the tensors whose gradients the continuous
             adjoint computes.
 
+    Raises:
+        ValueError: For an Adams method on steps that are not equal.
+
     >>> x0, t = (torch.ones(1, dtype=torch.float64),), torch.tensor([0.0, 1.0]).double()
     >>> answer = integrate(lambda t, x: (-x[0],), x0, t, Method("dopri5"))
     >>> round(answer.x[0][-1].item(), 3), answer.status
     (0.368, ['done'])
     """
-    rows = rows or Rows()
-    observed = _observed(f, packed, rows, float(t[0]), method, max_steps)
+    if grid is not None and method.multistep:
+        _check_equal(method, grid)
+    rows, times = rows or Rows(), t.detach().cpu().numpy()
+    kind: Callable[..., Counted] = (
+        Gridded if method.fixed else partial(Adapted, max_steps=max_steps)
+    )
+    # torchdiffeq warns of callbacks that a method does not know, so each has its own set.
+    kind = kind if method.visible else Counted
+    observed = kind(f, packed, rows, float(times[0]))
     call = _Call(observed, method, rtol, atol, grid, max_steps, leaves)
     try:
         x = call(x0, t)
@@ -203,28 +143,17 @@ def integrate(
             raise
         answer = _partial(call, x0, t, status, str(error))
     except KeyboardInterrupt:
-        answer = _broken(call, tuple(p[None] for p in x0), x0, t, INTERRUPTED, "interrupted")
+        answer = _broken(call, tuple(p[None] for p in x0), times, INTERRUPTED, "interrupted")
         answer.interrupted = True
     else:
         if len(x[0]) < len(t):
-            answer = _broken(call, x, x0, t, STEP_TOO_SMALL, "scipy gave up without a word")
+            answer = _broken(call, x, times, STEP_TOO_SMALL, "scipy gave up without a word")
         else:
-            answer = _finished(observed, x, t.detach().cpu().numpy())
+            answer = _finished(observed, x, times)
     answer.nfe = observed.nfe
     answer.accepted = observed.tried if method.fixed else observed.accepted
     answer.rejected = observed.tried - answer.accepted
     return answer
-
-
-def _observed(
-    f: FieldFunction, packed: bool, rows: Rows, start: float, method: Method, max_steps: int
-) -> Counted:
-    # torchdiffeq warns of callbacks that a method does not know, so each has its own set.
-    if not method.visible:
-        return Counted(f, packed, rows, start)
-    if method.fixed:
-        return Gridded(f, packed, rows, start)
-    return Adapted(f, packed, rows, start, max_steps=max_steps)
 
 
 @dataclass
@@ -247,12 +176,15 @@ class _Call:
         if self.grid is not None:
             options["grid_constructor"] = _placing(self.grid)
             # torchdiffeq solves decreasing times in -t, and does not flip this one.
-            adjoint["grid_constructor"] = _placing(-self.grid if t[-1] < t[0] else self.grid)
+            adjoint["grid_constructor"] = _placing(
+                self.grid * np.sign(self.grid[-1] - self.grid[0])
+            )
         if not self.method.fixed and self.method.visible:
             options["max_num_steps"] = adjoint["max_num_steps"] = self.max_steps
         if self.observed.rows.num_graphs > 1:
             options["norm"] = self._norm
-        given = dict(rtol=self.rtol, atol=self.atol, method=self.method.name, options=options)
+        given = {"rtol": self.rtol, "atol": self.atol, "options": options}
+        given["method"] = self.method.name
         y0 = x0 if self.observed.packed else x0[0]
         t = t.to(x0[0].device)
         if self.leaves is None:
@@ -273,6 +205,17 @@ class _Call:
         return squares.max().sqrt()
 
 
+def _check_equal(method: Method, grid: np.ndarray) -> None:
+    steps = np.diff(grid)
+    if (np.abs(steps - steps.mean()) > UNEQUAL * np.abs(steps.mean())).any():
+        raise ValueError(
+            f"torchdiffeq:{method.name} takes its steps to be equal, and here they lie between "
+            f"{np.abs(steps).min():.4g} and {np.abs(steps).max():.4g}, which would give wrong "
+            "results without a word: use a uniform grid that contains the saved times, or a "
+            "one-step method such as 'rk4'"
+        )
+
+
 def _placing(grid: np.ndarray) -> Callable[[Any, Any, Tensor], Tensor]:
     """A constructor of the grid's part between the times that torchdiffeq asks for."""
     start, span = float(grid[0]), float(grid[-1] - grid[0])
@@ -290,7 +233,8 @@ def _placing(grid: np.ndarray) -> Callable[[Any, Any, Tensor], Tensor]:
         shift = t - t.detach()
         moved = points + (1 - share) * shift[0] + share * shift[-1]
         slot = {float(time): k for k, time in enumerate(times)}
-        return torch.stack([t[slot[p]] if p in slot else m for p, m in zip(inside, moved)])
+        pairs = zip(inside, moved, strict=True)
+        return torch.stack([t[slot[p]] if p in slot else m for p, m in pairs])
 
     return place
 
@@ -303,15 +247,18 @@ def _finished(observed: Counted, x: State, t: np.ndarray) -> Answer:
     assert observed.x is not None
     status, messages = [DONE] * graphs, {}
     if not observed.lost:
-        return Answer(x, final, observed.reached.tolist(), status)
+        ended = observed.reached.tolist()
+        return Answer(x, final, ended, status, growth=observed.growth)
     for g, when in observed.lost.items():
         status[g] = NOT_FINITE
         who = f"graph {g}" if graphs > 1 else "the solve"
-        messages[g] = (
-            f"{who} stopped at t={when:.6g} of {t[-1]:g}: the state is nan or inf there. The step "
-            "is probably outside the method's stability interval, or the field is not finite: use "
-            "more steps, or an adaptive solver such as 'tsit5'."
+        blind = _blind_on_grid(observed, g, when)
+        cause = blind or (
+            "the state is nan or inf there although the field was finite before. The step is "
+            "probably outside the method's stability interval: use more steps, or an adaptive "
+            "solver such as 'tsit5'."
         )
+        messages[g] = f"{who} stopped at t={when:.6g} of {t[-1]:g}: {cause}"
     sign = 1.0 if t[-1] >= t[0] else -1.0
     lost = np.array([observed.lost.get(g, sign * np.inf) for g in range(graphs)])
     slots = [tuple(part[s] for part in x) for s in range(len(t))]
@@ -326,6 +273,42 @@ def _finished(observed: Counted, x: State, t: np.ndarray) -> Answer:
     return Answer(states, last, observed.reached.tolist(), status, messages)
 
 
+def _blind(call: _Call, x: State, when: float, end: float) -> Blind | None:
+    """Where the field is to blame: at the last state, or in the steps that would come next."""
+    observed = call.observed
+    rows = blind_rows(observed.f, _time(when, x), x)
+    if rows or not call.method.visible:
+        return Blind(when, rows) if rows else None
+    again = Adapted(lookout(observed.f), observed.packed, observed.rows, when, max_steps=FEW)
+    try:
+        with torch.no_grad():
+            replace(call, observed=again, leaves=None)(
+                x, torch.tensor([when, end], dtype=torch.float64)
+            )
+    except Blind as found:
+        return found
+    except AssertionError as error:
+        if _status(str(error)) is None:
+            raise
+    return None
+
+
+def _blind_on_grid(observed: Counted, g: int, when: float) -> Blind | None:
+    """Where the field is to blame for losing graph g: before the step, or after it."""
+    assert observed.x is not None
+    batch = observed.rows.batch
+    for t in (float(observed.reached[g]), when):
+        rows = blind_rows(observed.f, _time(t, observed.x), observed.x)
+        own = [row for row in rows if batch is None or int(batch[row]) == g]
+        if own:
+            return Blind(t, own)
+    return None
+
+
+def _time(t: float, x: State) -> Tensor:
+    return torch.tensor(t, dtype=x[0].dtype.to_real(), device=x[0].device)
+
+
 def _status(text: str) -> str | None:
     """Our word for what torchdiffeq's assertion says; None for assertions of the field."""
     words = {UNDERFLOW: STEP_TOO_SMALL, OVERFLOW: NOT_FINITE, EXHAUSTED: MAX_STEPS}
@@ -335,35 +318,31 @@ def _status(text: str) -> str | None:
 def _partial(call: _Call, x0: State, t: Tensor, status: str, text: str) -> Answer:
     """The saved times before the failure; steps do not depend on them, so they are solved again."""
     observed = call.observed
-    seen = dict(vars(observed))
-    sign = 1.0 if t[-1] >= t[0] else -1.0
-    rows = int((sign * (t.detach().cpu().numpy() - observed.reached[0]) <= 0).sum())
+    seen, times = dict(vars(observed)), t.detach().cpu().numpy()
+    sign = 1.0 if times[-1] >= times[0] else -1.0
+    rows = int((sign * (times - observed.reached[0]) <= 0).sum())
     x = tuple(part[None] for part in x0)
     if rows > 1:
         observed.tried = 0
         x = call(x0, t[:rows])
         vars(observed).update(seen)
-    return _broken(call, x, x0, t, status, text.split(":")[0])
+    return _broken(call, x, times, status, text.split(":")[0])
 
 
-def _broken(call: _Call, x: State, x0: State, t: Tensor, status: str, text: str) -> Answer:
+def _broken(call: _Call, x: State, t: np.ndarray, status: str, text: str) -> Answer:
     observed = call.observed
     if observed.x is None:
         observed.x = tuple(part[-1].detach() for part in x)
-        observed.reached[:] = float(t[len(x[0]) - 1])
+        observed.reached[:] = t[len(x[0]) - 1]
     last, when, graphs = observed.x, float(observed.reached[0]), observed.rows.num_graphs
     who = "the batch" if graphs > 1 else "the solve"
-    what = f"{who} stopped at t={when:.6g} of {float(t[-1]):g} (torchdiffeq: {text})"
+    what = f"{who} stopped at t={when:.6g} of {t[-1]:g} (torchdiffeq: {text})"
     if status in (STEP_TOO_SMALL, NOT_FINITE):
-        now = torch.tensor(when, dtype=x0[0].dtype.to_real(), device=x0[0].device)
-        row = blind_rows(observed.f, now, last)
-        if row is None:
-            what += ": the solution probably blows up or jumps there; end before it."
-        else:
-            status = NOT_FINITE
-            what += f": {BLIND.format(row=row)}"
+        blind = _blind(call, last, when, float(t[-1]))
+        status = status if blind is None else NOT_FINITE
+        cause = blind or "the solution probably blows up or jumps there; end before it."
+        what += f": {cause}"
     elif status == MAX_STEPS:
         what += f": {MORE_STEPS}"
-    return Answer(
-        padded(x, len(t)), last, [when] * graphs, [status] * graphs, dict.fromkeys(range(graphs), what)
-    )
+    messages = dict.fromkeys(range(graphs), what)
+    return Answer(padded(x, len(t)), last, [when] * graphs, [status] * graphs, messages)

@@ -117,6 +117,10 @@ class Trajectory:
         """The names of the series."""
         return iter(self._series)
 
+    def offer(self, name: str, series: Series | Callable[[], Series]) -> None:
+        """Add a series, or how to compute it when it is first read; a watched one stays."""
+        self._series.setdefault(name, series)
+
     def at(self, t: float) -> Tensor | tuple[Tensor, ...]:
         """The state at one time: exact at saved times, dense output or a new product in between.
 
@@ -144,13 +148,26 @@ class Trajectory:
         return self._dense(t)
 
     def measure(self, measure: Callable[..., Tensor]) -> Series:
-        """Evaluate a measure `m(x, graph)` at every saved time."""
+        """Evaluate a measure at every saved time.
+
+        Args:
+            measure: Called with the state and the graph, `m(x, graph)`, or with the state alone
+                when the trajectory has no graph.
+        """
         states = zip(*self.x, strict=True) if isinstance(self.x, tuple) else iter(self.x)
         with torch.no_grad():
-            values = [torch.as_tensor(measure(x, self.graph)).double().cpu() for x in states]
-        y = torch.stack(values)
+            values = [
+                torch.as_tensor(measure(x) if self.graph is None else measure(x, self.graph))
+                for x in states
+            ]
+        y = torch.stack([value.double().cpu() for value in values])
         t = self.t.detach()
-        return Series(t, y.expand(t.shape) if y.dim() < t.dim() else y, str(measure))
+        if y.dim() == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        if y.dim() == 2 and t.dim() == 1:
+            t = t[:, None].expand(y.shape)
+        convention = getattr(measure, "convention", None) or getattr(measure, "__name__", "")
+        return Series(t, y, str(convention))
 
     def save(self, path: str | Path) -> Path:
         """Write everything to one npz file: arrays, and settings and versions as JSON; no pickle."""

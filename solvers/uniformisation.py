@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from solvers.chebyshev import PerGraph, numbers
+from solvers.chebyshev import PerGraph, numbers, recorded
 from solvers.coefficients import (
     Table,
     Weights,
@@ -84,7 +84,8 @@ class Uniformisation:
 
     def reach(self, times: Float[np.ndarray, "times graphs"]) -> Float[np.ndarray, "times graphs"]:
         """Return the mean number of steps until each time."""
-        return np.abs(times) * self.rate
+        reach: Float[np.ndarray, "times graphs"] = np.abs(times) * self.rate
+        return reach
 
     def growth(self, times: Float[np.ndarray, "times graphs"]) -> Float[np.ndarray, "times graphs"]:
         """Return the largest exponent of each time."""
@@ -172,15 +173,14 @@ class Walk:
         if tape:
             return self._taped(v, tables)
         if torch.is_grad_enabled() and any(x.requires_grad for x in (v, *self.A.tensors)):
-            sums: tuple[Tensor, ...] = _Mixture.apply(self, tables, v, *self.A.tensors)
-            return list(sums)
+            return recorded(_Mixture, self, tables, v, *self.A.tensors)
         return self.forward(v, tables, 0, out)[0]
 
     def forward(
         self, v: Tensor, tables: Sequence[Table], every: int, out: Sequence[Tensor] | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Return the sums, and copies of each ``every``-th term (0: none) to walk back from."""
-        places = out or [None] * len(tables)
+        places: Sequence[Tensor | None] = out or [None] * len(tables)
         sums = [table.begin(v, place) for table, place in zip(tables, places, strict=True)]
         targets = list(zip(tables, sums, strict=True))
         kept = [v] if every else []

@@ -2,12 +2,11 @@
 
 from neuralpde.fields.coupling import Coupling
 from neuralpde.fields.diffusion import Diffusion, Heat, Source
-from neuralpde.fields.field import Field
+from neuralpde.fields.field import Field, Sum
 from neuralpde.fields.grand import GRAND
 from neuralpde.fields.layers import Layers
 from neuralpde.fields.pinned import Pinned
 from neuralpde.fields.reaction import Reaction, allen_cahn, fisher
-from neuralpde.fields.sum import Sum
 from neuralpde.fields.wave import Wave
 
 __all__ = [

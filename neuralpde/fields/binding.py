@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def shallow(module: nn.Module) -> Any:
-    """Copy a module so that setting attributes, parameters or children leaves the original alone."""
+    """Copy a module whose attributes, parameters and children can be set without touching it."""
     new = copy.copy(module)
     for name in ("_parameters", "_buffers", "_modules"):
         new.__dict__[name] = dict(module.__dict__[name])

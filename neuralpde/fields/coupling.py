@@ -16,6 +16,8 @@ from neuralpde.fields.constants import hold
 from neuralpde.fields.field import Field, State
 from neuralpde.graph import Graph
 
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 EdgeAttr = Float[Tensor, "edges dims"] | Callable[[Graph], Float[Tensor, "edges dims"]]
 
 
@@ -35,7 +37,8 @@ class Coupling(Field):
             sender), or a function of the graph that returns them.
 
     Raises:
-        ValueError: When `edge_attr` is given to a layer that takes none; at bind, when the layer
+        ValueError: When `edge_attr` is given to a layer that takes none, or the layer asks for
+            more than a coupling has; at bind, when the layer
             does not keep the state's shape.
 
     Warns:
@@ -66,6 +69,16 @@ class Coupling(Field):
     ) -> None:
         super().__init__()
         takes = inspect.signature(conv.forward).parameters
+        given = {"edge_weight"} | ({"edge_attr"} if edge_attr is not None else set())
+        for place, (name, argument) in enumerate(takes.items()):
+            needed = argument.default is argument.empty and argument.kind not in VARIADIC
+            strange = place == 1 and name != "edge_index"
+            if strange or (place > 1 and needed and name not in given):
+                raise ValueError(
+                    f"{type(conv).__name__} asks for {name}, which a coupling does not have: its "
+                    "layer is called as conv(x, edge_index), with edge_weight and edge_attr if it "
+                    "takes them; wrap it in a module that gives the rest"
+                )
         self.takes_weight, self.takes_attr = "edge_weight" in takes, "edge_attr" in takes
         if edge_attr is not None and not self.takes_attr:
             raise ValueError(

@@ -1,7 +1,9 @@
-"""What every vector field on a graph promises: bind once per solve, then be a pure function."""
+"""What every vector field promises: bind once per solve, be a pure function, add to others."""
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import Any, Self
 
 import torch
@@ -126,9 +128,59 @@ class Field(nn.Module):
 
     def __add__(self, other: Field) -> Field:
         """The sum of two fields: operators, sources and rests are merged."""
-        from neuralpde.fields.sum import Sum
-
         return Sum(self, other)
+
+
+class Sum(Field):
+    """dx/dt = f1(t, x) + f2(t, x) + ...: one merged operator, one source, the rests added.
+
+    Args:
+        fields: The terms; nested sums are flattened.
+
+    >>> from neuralpde.fields import Heat, Source
+    >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
+    >>> x = torch.tensor([[1.0], [0.0]])
+    >>> field = (Heat() + Source(2.0)).bind(graph, x)
+    >>> field(torch.tensor(0.0), x).tolist(), field.affine
+    ([[1.0], [3.0]], True)
+    """
+
+    has_rest = False
+
+    def __init__(self, *fields: Field) -> None:
+        super().__init__()
+        flat = [part for f in fields for part in getattr(f, "parts", (f,))]
+        self.terms = nn.ModuleList(flat)
+        if any(part.pieces is not None for part in flat):
+            raise ValueError("a piecewise field is added to piece by piece: Layers([f + g, ...])")
+        orders = {part.order for part in flat}
+        if orders != {1}:
+            raise ValueError(f"only first-order fields add up; these have orders {sorted(orders)}")
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The terms."""
+        return tuple(self.terms)
+
+    def prepare(self, graph: Graph, x0: State) -> None:
+        """Merge what the terms prepared."""
+        parts = self.parts
+        operators = [part.operator for part in parts if part.operator is not None]
+        sources = [part.source for part in parts if part.source is not None]
+        self.operator = reduce(add, operators) if operators else None
+        self.source = reduce(add, sources) if sources else None
+        self.has_rest = any(part.has_rest for part in parts)
+        self.batched_time = all(part.batched_time for part in parts)
+        self.norm = next((part.norm for part in parts if part.norm is not None), None)
+        # The merged operator and source stand for the terms' own, which must not be leaves too.
+        for part in parts:
+            part.operator = part.source = None
+        rests = [part for part in parts if part.has_rest]
+        self.terms = nn.ModuleList(rests)
+
+    def rest(self, t: Tensor, x: Any) -> Any:
+        """The terms' rests, added."""
+        return reduce(add, (part(t, x) for part in self.parts))
 
 
 def _bind(module: Any, graph: Graph | None, x0: State) -> Any:

@@ -72,6 +72,7 @@ class GRAND(Field):
     """
 
     batched_time = True
+    given_rate: float | Tensor
 
     def __init__(
         self,
@@ -102,16 +103,14 @@ class GRAND(Field):
             nn.init.constant_(self.attention.query.weight, CONSTANT_WEIGHT)
             nn.init.constant_(self.attention.key.weight, CONSTANT_WEIGHT)
         self.alpha = nn.Parameter(torch.zeros(())) if rate is None else None
-        if rate is not None:
-            hold(self, "fixed_rate", rate, dims=0)
+        hold(self, "given_rate", 1.0 if rate is None else rate, dims=0)
         self.beta = nn.Parameter(torch.zeros(())) if source else None
         self.gamma = nn.Parameter(torch.zeros(())) if variant == "mixed" else None
 
     @property
     def rate(self) -> float | Tensor:
         """The factor a."""
-        fixed: float | Tensor = self.fixed_rate if self.alpha is None else self.alpha.sigmoid()
-        return fixed
+        return self.given_rate if self.alpha is None else self.alpha.sigmoid()
 
     def prepare(self, graph: Graph, x0: State) -> None:
         """Complete the pattern by self-loops; freeze attention and source."""

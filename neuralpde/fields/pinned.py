@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -18,7 +19,7 @@ Values = float | Float[Tensor, "pinned ..."] | Callable[[Tensor], Tensor] | None
 
 
 class Pinned(Field):
-    """A field with a Dirichlet boundary: dx_i/dt = f_i(t, x) inside, x_p = values(t) on the nodes p.
+    """A field with a Dirichlet boundary: dx_i/dt = f_i(t, x) inside, x_p = values(t) on nodes p.
 
     Linear fields stay linear under constant values, and exact. Self-adjoint ones are reduced to
     the free nodes, `x_f' = A_ff x_f + A_fp x_p`, the second term a source; the operator stays
@@ -55,6 +56,9 @@ class Pinned(Field):
     """
 
     needs_graph = True
+    field: Field
+    nodes: Tensor
+    values: Any
 
     def __init__(
         self,
@@ -129,16 +133,16 @@ class Pinned(Field):
     def rest(self, t: Tensor, x: State) -> State:
         """What the field does inside; the boundary follows its values."""
         if isinstance(x, tuple):
-            return tuple(self._inside(part) for part in self.field(t, x))
+            slopes: tuple[Tensor, ...] = self.field(t, x)
+            return tuple(map(self._inside, slopes))
         if not self.moving:
             return self._inside(self.field(t, x))
         # The inside sees the boundary itself, whatever errors the state has gathered there.
         slope = self._inside(self.field(t, self._placed(t, x)))
-        _, speed = torch.func.jvp(self._at, (t,), (torch.ones_like(t),))
+        speed: Tensor = torch.func.jvp(self._at, (t,), (torch.ones_like(t),))[1]
         return slope.index_copy(0, self.nodes, speed.to(x).expand(self._shape(x)))
 
     def _at(self, t: Tensor) -> Tensor:
-        assert callable(self.values)
         return torch.as_tensor(self.values(t))
 
     def _placed(self, t: Tensor, x: Tensor) -> Tensor:

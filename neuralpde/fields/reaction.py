@@ -11,8 +11,7 @@ from torch import Tensor
 
 from neuralpde.fields.constants import hold
 from neuralpde.fields.diffusion import Heat
-from neuralpde.fields.field import Field
-from neuralpde.fields.sum import Sum
+from neuralpde.fields.field import Field, Sum
 
 
 class Reaction(Field):
@@ -43,7 +42,9 @@ class Reaction(Field):
     rate: float | Tensor
 
     def __init__(
-        self, coefficients: Sequence[float] | Float[Tensor, "powers ..."], rate: float | Tensor = 1.0
+        self,
+        coefficients: Sequence[float] | Float[Tensor, "powers ..."],
+        rate: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
         if len(coefficients) == 0:
@@ -91,10 +92,12 @@ def allen_cahn(
 
     With "comb" and "rw" it keeps states in [-1, 1].
 
-    >>> allen_cahn(0.1).norm
-    'comb'
+    >>> x = torch.tensor([[1.0], [-1.0]])
+    >>> field = allen_cahn(0.1).bind(torch.tensor([[0, 1], [1, 0]]), x)
+    >>> field(torch.tensor(0.0), x).flatten().tolist()
+    [-0.2, 0.2]
     """
-    return Heat(norm, diffusivity) + Reaction.allen_cahn(rate)
+    return Sum(Heat(norm, diffusivity), Reaction.allen_cahn(rate))
 
 
 def fisher(
@@ -104,7 +107,9 @@ def fisher(
 
     With "comb" and "rw" it keeps states in [0, 1].
 
-    >>> fisher().order
-    1
+    >>> x = torch.tensor([[0.0], [1.0]])
+    >>> field = fisher(0.1).bind(torch.tensor([[0, 1], [1, 0]]), x)
+    >>> field(torch.tensor(0.0), x).flatten().tolist()
+    [0.1, -0.1]
     """
-    return Heat(norm, diffusivity) + Reaction.fisher(rate)
+    return Sum(Heat(norm, diffusivity), Reaction.fisher(rate))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from solvers.rows import Rows
 
 
 class Wave(Field):
-    """The wave equation, x'' = -speed^2 L x - damping x', as dx/dt = v, dv/dt = -c^2 L x - damping v.
+    """The wave equation, x'' = -c^2 L x - damping x', as dx/dt = v, dv/dt = -c^2 L x - damping v.
 
     The state is the pair `(x, v)` of position and velocity. Each eigenvector of L with eigenvalue
     lambda swings with frequency `c sqrt(lambda)`; on a ring of n nodes that is the dispersion
@@ -36,6 +35,7 @@ class Wave(Field):
         Friedman and Tillich, Wave equations for graphs and the edge-based Laplacian, Pacific J.
         Math. 216 (2004); Eliasof et al., PDE-GCN, NeurIPS 2021, arXiv:2108.01938, eq. 3.
 
+    >>> import torch
     >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
     >>> x, v = torch.tensor([[1.0], [0.0]]), torch.tensor([[2.0], [0.0]])
     >>> field = Wave(speed=2.0, damping=0.5).bind(graph, (x, v))
@@ -91,7 +91,7 @@ class Wave(Field):
         position, velocity = x
         speed = Graphs(graph.batch, graph.num_graphs, graph.device).numbers(self.speed)
         metric = graph.laplacian(norm).metric
-        weighted = velocity.detach()
+        weighted: Tensor = velocity.detach()
         if metric is not None:
             shape = (-1, *[1] * (velocity.dim() - 1))
             weighted = weighted * metric.to(weighted.dtype.to_real()).sqrt().view(shape)

@@ -1,0 +1,127 @@
+"""Fair timings on noisy machines: alternatives run in turn, ratios taken pair by pair."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long something took, and how its time compares with the baseline's.
+
+    Attributes:
+        seconds: Median over the rounds.
+        ratio: Median of (baseline's time / own time), round by round; above 1 it is faster.
+        spread: Smallest and largest of these ratios.
+        value: What the last call returned.
+    """
+
+    seconds: float
+    ratio: float
+    spread: tuple[float, float]
+    value: Any
+
+
+def paired(
+    alternatives: Mapping[str, Callable[[], Any]], *, rounds: int = 5, budget: float = 60.0
+) -> dict[str, Timing]:
+    """Time alternatives in turn, A B C A B C ..., after one round that does not count.
+
+    Args:
+        alternatives: Name and what to call; the first is the baseline of the ratios.
+        rounds: Rounds that count; fewer, but at least one, when the budget is used up.
+        budget: Seconds after which no new round begins.
+
+    >>> times = paired({"slow": lambda: time.sleep(0.02), "fast": lambda: 7}, rounds=2)
+    >>> times["fast"].ratio > 5, times["fast"].value
+    (True, 7)
+    """
+    started = time.perf_counter()
+    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
+    values: dict[str, Any] = {}
+    for turn in range(rounds + 1):
+        for name, call in alternatives.items():
+            before = time.perf_counter()
+            values[name] = call()
+            if turn:
+                seconds[name].append(time.perf_counter() - before)
+        if turn and time.perf_counter() - started > budget:
+            break
+    baseline = next(iter(seconds.values()))
+    timings = {}
+    for name, own in seconds.items():
+        ratios = [a / b for a, b in zip(baseline, own, strict=True)]
+        timings[name] = Timing(
+            statistics.median(own), statistics.median(ratios), (min(ratios), max(ratios)),
+            values[name],
+        )
+    return timings
+
+
+def compare(
+    part: str, graph: str, calls: Mapping[str, Callable[[], Any]], *, rounds: int = 5, **more: Any
+) -> dict[str, Any]:
+    """One row of a benchmark: the first call is the baseline, the last is what the row is about.
+
+    Args:
+        part: What is measured.
+        graph: On what.
+        calls: Baseline and contender.
+        rounds: Rounds that count.
+        **more: Further columns.
+
+    >>> row = compare("sleep", "none", {"a": lambda: time.sleep(0.02), "b": lambda: 1}, rounds=1)
+    >>> row["baseline"], row["ours"], row["ratio"] > 5
+    ('a', 'b', True)
+    """
+    times = paired(calls, rounds=rounds)
+    base, ours = list(calls)[0], list(calls)[-1]
+    return {
+        "part": part,
+        "graph": graph,
+        "baseline": base,
+        "ours": ours,
+        "baseline seconds": times[base].seconds,
+        "seconds": times[ours].seconds,
+        "ratio": times[ours].ratio,
+        "ratio min": times[ours].spread[0],
+        "ratio max": times[ours].spread[1],
+        **more,
+    }
+
+
+def peak_memory(call: Callable[[], Any]) -> float:
+    """Megabytes by which the process grew at most while `call` ran; NaN where that is not told.
+
+    The resident size is read every millisecond from /proc, so allocations that live shorter may
+    be missed.
+    """
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        call()
+        return float("nan")
+    import resource
+
+    page = resource.getpagesize() / 2**20
+    before = int(status.read_text().split()[1])
+    highest, over = before, threading.Event()
+
+    def look() -> None:
+        nonlocal highest
+        while not over.wait(1e-3):
+            highest = max(highest, int(status.read_text().split()[1]))
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        call()
+    finally:
+        over.set()
+        watcher.join()
+    return (max(highest, int(status.read_text().split()[1])) - before) * page

@@ -1,0 +1,180 @@
+"""Time our solvers against torchdiffeq and scipy on the same graphs, in one process, in turn.
+
+    python scripts/benchmark.py                    # Minnesota and random graphs
+    python scripts/benchmark.py --root data        # Cora and PubMed too
+    python scripts/benchmark.py --only exact       # the parts whose name contains a word
+    python scripts/benchmark.py --smoke            # seconds, for tests
+
+A ratio is the median of paired ratios, the baseline's time over ours; errors are relative to a
+float64 reference. Every row is written to runs/benchmark (csv, markdown) as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchdiffeq
+from scipy.sparse.linalg import expm_multiply
+from torch import Tensor
+
+from analysis.tables import Table
+from analysis.timing import compare, peak_memory
+from neuralpde import Graph, data, fields, solve
+
+Row = dict[str, Any]
+HEAT_TIME, RTOL, ATOL = 18.3, 1e-4, 1e-6
+STEP_TIME = 10.0
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, help="folder of the benchmark sets")
+    parser.add_argument("--smoke", action="store_true", help="one tiny graph, one round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, help="torch threads; default: torch's own")
+    parser.add_argument("--only", default="", help="parts whose name contains this")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
+    return parser.parse_args(arguments)
+
+
+def random_graph(nodes: int, pairs: int) -> Graph:
+    """Edges between random pairs, listed both ways; the seed is fixed."""
+    ends = torch.randint(0, nodes, (2, pairs), generator=torch.Generator().manual_seed(0))
+    return Graph(torch.cat([ends, ends.flip(0)], dim=1), nodes)
+
+
+def first_state(graph: Graph, channels: int) -> Tensor:
+    """Normal noise, the same every time."""
+    return torch.randn(graph.num_nodes, channels, generator=torch.Generator().manual_seed(1))
+
+
+def error(x: Tensor, reference: Tensor) -> float:
+    """Relative distance from the reference."""
+    return float((x.double() - reference).norm() / reference.norm())
+
+
+def theirs(f: Callable[[Tensor, Tensor], Tensor], x: Tensor, end: float) -> Tensor:
+    """torchdiffeq's dopri5 at the same tolerances."""
+    t = torch.tensor([0.0, end])
+    return torchdiffeq.odeint(f, x, t, rtol=RTOL, atol=ATOL, method="dopri5")[-1]
+
+
+def exact_heat(name: str, graph: Graph, channels: int, rounds: int) -> Iterator[Row]:
+    """Linear diffusion: the exact solve against dopri5 on two products, scipy, and its own floor."""
+    x = first_state(graph, channels)
+    field = fields.Heat("sym")
+    reference = solve(field, x.double(), HEAT_TIME, graph, rtol=1e-9).final
+    A = graph.like(x).laplacian("sym") * -1.0
+    weight = graph.like(x).adjacency("sym").values
+    source, target = graph.edge_index
+
+    def ours() -> Any:
+        return solve(field, x, HEAT_TIME, graph)
+
+    def gathered(t: Tensor, x: Tensor) -> Tensor:
+        return torch.zeros_like(x).index_add_(0, target, weight[:, None] * x[source]) - x
+
+    found = ours()
+    degree = found.stats.operator_products
+    csr, y = A.pattern.csr(A.values), torch.randn_like(x)
+
+    def floor() -> None:
+        for _ in range(degree):
+            torch.addmm(y, csr, x, beta=-1.0, alpha=1.0, out=y)
+
+    solver, scipy_A, scipy_x = f"our {found.stats.solver}", A.to_scipy(), x.numpy()
+    more = {"products": degree, "error": error(found.final, reference),
+            "peak MB": peak_memory(ours)}
+    part = "exact heat"
+    for baseline, call in (
+        ("torchdiffeq dopri5, CSR product", lambda: theirs(lambda t, x: A @ x, x, HEAT_TIME)),
+        ("torchdiffeq dopri5, gather-scatter", lambda: theirs(gathered, x, HEAT_TIME)),
+        ("scipy expm_multiply", lambda: expm_multiply(scipy_A * HEAT_TIME, scipy_x)),
+        ("degree x addmm", floor),
+    ):
+        yield compare(part, name, {baseline: call, solver: ours}, rounds=rounds, **more)
+    with_energy = {"solve": ours, "solve and read its energy": lambda: ours().energy}
+    yield compare(f"{part}, energy", name, with_energy, rounds=rounds)
+
+
+def dopri5(name: str, graph: Graph, channels: int, rounds: int) -> Iterator[Row]:
+    """The same method, callable and tolerances: ours against torchdiffeq's."""
+    x = first_state(graph, channels)
+    A, exact = (graph.like(state).adjacency("row") for state in (x, x.double()))
+    for kind, f, reference_field in (
+        ("Ax - x", lambda t, x: A @ x - x, lambda t, x: exact @ x - x),
+        ("tanh(Ax) - x", lambda t, x: torch.tanh(A @ x) - x,
+         lambda t, x: torch.tanh(exact @ x) - x),
+    ):
+        counted = [0]
+
+        def counting(t: Tensor, x: Tensor, f: Any = f, counted: list[int] = counted) -> Tensor:
+            counted[0] += 1
+            return f(t, x)
+
+        reference = solve(reference_field, x.double(), STEP_TIME, rtol=1e-10, atol=1e-12,
+                          solver="dopri8").final
+        peer = theirs(counting, x, STEP_TIME)
+        found = solve(f, x, STEP_TIME, solver="dopri5")
+        calls = {"torchdiffeq dopri5": lambda f=f: theirs(f, x, STEP_TIME),
+                 "our dopri5": lambda f=f: solve(f, x, STEP_TIME, solver="dopri5")}
+        yield compare("dopri5", f"{name} x {channels}, {kind}", calls, rounds=rounds,
+                      **{"evaluations": found.stats.nfe, "baseline evaluations": counted[0],
+                         "error": error(found.final, reference),
+                         "baseline error": error(peer, reference)})
+
+
+def energy_of_steps(name: str, graph: Graph, channels: int, rounds: int) -> Iterator[Row]:
+    """What energy, norm and Rayleigh quotient at every accepted step cost a nonlinear solve."""
+    x = first_state(graph, channels)
+    A = graph.like(x).adjacency("row")
+    torch.manual_seed(0)
+    attention = fields.GRAND(channels, variant="nonlinear").eval().bind(graph.like(x), x)
+    for kind, f in (("tanh(Ax) - x", lambda t, x: torch.tanh(A @ x) - x),
+                    ("nonlinear GRAND", lambda t, x: attention(t, x))):
+        calls = {"without": lambda f=f: solve(f, x, STEP_TIME, solver="dopri5"),
+                 "with": lambda f=f: solve(f, x, STEP_TIME, graph, solver="dopri5")}
+        yield compare("energy of every step", f"{name} x {channels}, {kind}", calls, rounds=rounds)
+
+
+def graphs(args: argparse.Namespace) -> dict[str, tuple[Graph, int]]:
+    """The graphs with their channels."""
+    if args.smoke:
+        return {"random 100": (random_graph(100, 300), 8)}
+    found = {"Minnesota": (data.minnesota(), 8), "random 100": (random_graph(100, 300), 8),
+             "random 2,708": (random_graph(2_708, 5_278), 64),
+             "random 19,717": (random_graph(19_717, 44_324), 64)}
+    if args.root:
+        found |= {name: (data.load(name, root=args.root).graph, 64) for name in ("Cora", "PubMed")}
+    return found
+
+
+def main() -> None:
+    """Run the parts, print each row as it comes, write the table."""
+    args = parse()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    table = Table()
+    with torch.no_grad():
+        for name, (graph, channels) in graphs(args).items():
+            for part in (exact_heat, dopri5, energy_of_steps):
+                if args.only not in part.__name__:
+                    continue
+                for row in part(name, graph, channels, 1 if args.smoke else args.rounds):
+                    table.add({**row, "threads": torch.get_num_threads()})
+                    table.save(args.out / "benchmark")
+                    print(f"{row['part']}, {row['graph']}: {row['ours']} {row['seconds']:.3g} s, "
+                          f"{row['ratio']:.3g}x {row['baseline']}", flush=True)
+    print(table.markdown())
+
+
+if __name__ == "__main__":
+    main()
