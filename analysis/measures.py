@@ -31,6 +31,13 @@ class Measure(ABC):
 
     A measure is called with a snapshot by `solve(watch=...)`, or with a state and its graph. Of a
     tuple state it reads the first part.
+
+    >>> class Largest(Measure):
+    ...     name = "largest"
+    ...     def value(self, x, graph):
+    ...         return x.abs().amax()
+    >>> Largest()(torch.tensor([[-2.0], [1.0]]), torch.tensor([[0, 1], [1, 0]])).item()
+    2.0
     """
 
     name = "measure"

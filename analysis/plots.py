@@ -64,8 +64,16 @@ def curve(
         if bool(lost.any()):
             ax.plot(t[lost, 0], floor[lost, 0], color=GREY, ls=":", label="floor")
         # The steps, or the times at which an exact solve was read.
-        ax.plot(t[:, 0], np.zeros(len(t)), "|", color=GREY, ms=4, mew=0.4, clip_on=False,
-                transform=ax.get_xaxis_transform())
+        ax.plot(
+            t[:, 0],
+            np.zeros(len(t)),
+            "|",
+            color=GREY,
+            ms=4,
+            mew=0.4,
+            clip_on=False,
+            transform=ax.get_xaxis_transform(),
+        )
     positive = y[~y.isnan()]
     if log and len(positive) and bool((positive > 0).all()):
         ax.set_yscale("log")
@@ -96,8 +104,13 @@ def energy(trajectory: Trajectory, ax: Axes | None = None, *, fit: bool = True) 
         t, y = series.t[good], series.y[good]
         half = t >= (t[0] + t[-1]) / 2
         level = (y[half].log() - rate * t[half]).mean()
-        ax.plot(t[half], torch.exp(level + rate * t[half]), color=ORANGE, ls="--",
-                label=f"rate {rate:.3g}")
+        ax.plot(
+            t[half],
+            torch.exp(level + rate * t[half]),
+            color=ORANGE,
+            ls="--",
+            label=f"rate {rate:.3g}",
+        )
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False)
     return ax
@@ -134,8 +147,18 @@ def state(
     ax.add_collection(LineCollection(list(lines), colors="0.8", linewidths=0.3, zorder=1))
     low, high = limits or (float(values.min()), float(values.max()))
     size = float(np.clip(1500 / max(graph.num_nodes, 1), 0.6, 30))
-    ax.scatter(pos[:, 0], pos[:, 1], c=values, s=size, cmap="viridis", vmin=low, vmax=high,
-               linewidths=0, zorder=2, rasterized=graph.num_nodes > 5000)
+    ax.scatter(
+        pos[:, 0],
+        pos[:, 1],
+        c=values,
+        s=size,
+        cmap="viridis",
+        vmin=low,
+        vmax=high,
+        linewidths=0,
+        zorder=2,
+        rasterized=graph.num_nodes > 5000,
+    )
     ax.set_aspect("equal", adjustable="datalim")
     ax.set_axis_off()
     ax.set_title(title)
@@ -208,9 +231,7 @@ def summary(trajectory: Trajectory) -> Figure:
     return figure
 
 
-def _frames(
-    trajectory: Trajectory, times: Sequence[float] | None
-) -> list[tuple[float, Tensor]]:
+def _frames(trajectory: Trajectory, times: Sequence[float] | None) -> list[tuple[float, Tensor]]:
     if trajectory.graph is None or trajectory.t.dim() > 1:
         raise ValueError("a film needs a graph and one clock")
     states = trajectory.x[0] if isinstance(trajectory.x, tuple) else trajectory.x

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -58,7 +60,9 @@ def paired(
     for name, own in seconds.items():
         ratios = [a / b for a, b in zip(baseline, own, strict=True)]
         timings[name] = Timing(
-            statistics.median(own), statistics.median(ratios), (min(ratios), max(ratios)),
+            statistics.median(own),
+            statistics.median(ratios),
+            (min(ratios), max(ratios)),
             values[name],
         )
     return timings
@@ -81,7 +85,7 @@ def compare(
     ('a', 'b', True)
     """
     times = paired(calls, rounds=rounds)
-    base, ours = list(calls)[0], list(calls)[-1]
+    base, ours = next(iter(calls)), list(calls)[-1]
     return {
         "part": part,
         "graph": graph,
@@ -94,6 +98,15 @@ def compare(
         "ratio max": times[ours].spread[1],
         **more,
     }
+
+
+def relative_error(x: Tensor, reference: Tensor) -> float:
+    """The distance |x - reference| / |reference|, in the reference's precision.
+
+    >>> relative_error(torch.tensor([1.0, 2.5]), torch.tensor([1.0, 2.0], dtype=torch.float64)) > 0.2
+    True
+    """
+    return float((x.to(reference) - reference).norm() / reference.norm())
 
 
 def peak_memory(call: Callable[[], Any]) -> float:

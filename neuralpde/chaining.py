@@ -223,9 +223,7 @@ def _joined_stats(stats: Sequence[Stats], solvers: str) -> Stats:
     )
 
 
-def _joined_series(
-    parts: Sequence[Trajectory], going: Sequence[np.ndarray], name: str
-) -> Series:
+def _joined_series(parts: Sequence[Trajectory], going: Sequence[np.ndarray], name: str) -> Series:
     """The series of all pieces; a boundary counts once, with the value before it."""
     series = [part[name] for part in parts]
     stacks: list[list[Tensor]] = [[], [], []]

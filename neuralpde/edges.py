@@ -83,8 +83,9 @@ class Edges:
     def remember(self, key: Any, build: Callable[[], Any]) -> Any:
         """Return what was built under this key, or build it now; a graph never changes.
 
-        >>> Graph(torch.tensor([[0, 1], [1, 0]])).remember("degree sum", lambda: 2)
-        2
+        >>> edges = Edges(torch.tensor([[0], [1]]), torch.ones(1).double(), 2, 0.0)
+        >>> edges.remember("answer", lambda: 6 * 7), edges.remember("answer", lambda: 0)
+        (42, 42)
         """
         if key not in self._cache:
             self._cache[key] = build()

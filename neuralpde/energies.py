@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -60,15 +61,17 @@ class DirichletForm:
         self.kernel = root
         weight = graph.edge_weight / (root[source] * root[target])
         diagonal = (degree + _sent(graph)) / 2 if plain else degree / root.square()
-        self.half = _half(graph, weight, diagonal).to(graph.dtype)
+        # States in half precision are read in single, and so is the form.
+        kept = torch.promote_types(graph.dtype, torch.float32)
+        self.half = _half(graph, weight, diagonal).to(kept)
         self.labels, self.components = graph.components
         self.mass = _metric(graph, degree, norm)
         self.largest = self._largest(graph, degree, plain)
         weighted = self.kernel if self.mass is None else self.kernel * self.mass
         square = torch.zeros(self.components, dtype=torch.float64, device=graph.device)
         square.index_add_(0, self.labels, self.kernel * weighted)
-        self.weights = (weighted / square[self.labels]).to(graph.dtype)
-        self.kernel = self.kernel.to(graph.dtype)
+        self.weights = (weighted / square[self.labels]).to(kept)
+        self.kernel = self.kernel.to(kept)
         self._averages = self._averaging(graph)
         self._work: list[Tensor] = []
 
@@ -102,7 +105,7 @@ class DirichletForm:
         )
 
     def deviation(self, x: Tensor) -> Tensor:
-        """x - P x, P the projection onto the kernel of L, component by component."""
+        """X - P x, P the projection onto the kernel of L, component by component."""
         flat = _columns(x)
         out = self._project(flat)
         if x.is_complex():

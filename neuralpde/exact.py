@@ -34,7 +34,8 @@ class ExactRoute:
         """Solve."""
         self._check(problem)
         field = problem.field
-        assert field is not None and field.operator is not None
+        assert field is not None
+        assert field.operator is not None
         before = products.total
         offsets = problem.t - problem.t[:1]
         x0 = problem.x0[0]
@@ -94,23 +95,24 @@ class ExactRoute:
     def _again(problem: Problem) -> Any:
         """The state at any time by the same method; its products are counted."""
         field, x0 = problem.field, problem.x0[0]
-        assert field is not None and field.operator is not None
+        assert field is not None
+        assert field.operator is not None
 
         def at(t: float) -> Tensor:
             times = torch.tensor([0.0, t], dtype=torch.float64)
             times[1] -= float(problem.times[0, 0])
             source = None if field.source is None else field.source.expand_as(x0)
             with torch.no_grad():
-                return propagate(
-                    field.operator, x0, times, rtol=problem.rtol, source=source
-                ).x[-1]
+                return propagate(field.operator, x0, times, rtol=problem.rtol, source=source).x[-1]
 
         return at
 
     @staticmethod
     def _attach_energy(problem: Problem, trajectory: Trajectory) -> None:
         field, form, graph = problem.field, problem.form(), problem.graph
-        assert field is not None and form is not None and graph is not None
+        assert field is not None
+        assert form is not None
+        assert graph is not None
         matched = field.source is None and field.dissipation is not None
 
         def count(spent: int) -> None:

@@ -140,6 +140,11 @@ class March:
                 f"grad={problem.grad!r} is not for this solver: 'reversible' belongs to exact "
                 "solves, 'adjoint' to solver='torchdiffeq:<method>'; use 'auto'"
             )
+        if problem.grad == "replay" and problem.save == "steps":
+            raise ValueError(
+                "save='steps' keeps every state, which grad='replay' would not differentiate; use "
+                "grad='tape', or list times in t"
+            )
         if problem.grad != "auto":
             return problem.grad
         if not torch.is_grad_enabled():
@@ -148,6 +153,8 @@ class March:
             return "tape"
         if not problem.needs_gradient:
             return "none"
+        if problem.save == "steps":
+            return "tape"
         short = isinstance(pace, Fixed) and len(pace.grid) - 1 <= SHORT
         return "tape" if short else "replay"
 

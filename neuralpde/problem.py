@@ -157,9 +157,9 @@ def pose(
     return Problem(
         function,
         function if isinstance(function, Field) else None,
-        type(field).__name__ if isinstance(field, nn.Module) else getattr(
-            field, "__name__", type(field).__name__
-        ),
+        type(field).__name__
+        if isinstance(field, nn.Module)
+        else getattr(field, "__name__", type(field).__name__),
         state,
         packed,
         the_graph,
@@ -316,5 +316,3 @@ def _refuse_noise(module: nn.Module) -> None:
                 "is not a function of (t, x) and no solver can follow it; call .eval() on it, or "
                 "move it into the encoder or between two solves"
             )
-
-

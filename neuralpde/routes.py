@@ -58,7 +58,9 @@ def names() -> tuple[str, ...]:
 
 def _automatic(problem: Problem) -> Route:
     if problem.fixed:
-        return March(explicit("heun"), "auto: fixed steps asked for, explicit of order 2", Control())
+        return March(
+            explicit("heun"), "auto: fixed steps asked for, explicit of order 2", Control()
+        )
     why_not = _obstacle(problem)
     if why_not is None:
         return ExactRoute("auto", "auto: the field is linear")

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from neuralpde.energies import DirichletForm
 from neuralpde.fields.field import Field, State
-from neuralpde.graph import Graph
 from neuralpde.problem import pose
 from neuralpde.routes import Route, choose
 from solvers.failure import SolveFailed, SolveInterrupted
@@ -118,5 +117,3 @@ def _only_the_end(trajectory: Trajectory) -> Trajectory:
     trajectory.x = tuple(p[-1:] for p in cut) if isinstance(cut, tuple) else cut[-1:]
     trajectory.t = trajectory.t[-1:]
     return trajectory
-
-

@@ -21,7 +21,7 @@ POINTS = 64
 """Times across the interval at which an exact solve reports its energy."""
 
 SAFETY = 8.0
-"""An error e changes E by up to 2 sqrt(E lambda) |e| + lambda |e|^2: it is E itself at 6 lambda |e|^2."""
+"""An error e moves E by 2 sqrt(E lambda) |e| + lambda |e|^2 at most: all of it at 6 lambda |e|^2."""
 
 CURVE_TOLERANCE = 1e-5
 """Truncation of the energy's Chebyshev series in single precision, relative to |x|^2 lambda_max."""
@@ -104,9 +104,7 @@ class EnergyTrack:
         moved = np.stack(self.moved)
         own = [own_points(v.numpy(), moved) for v in (parts.energy, parts.square, parts.deviation)]
         times = own_points(np.stack(self.times), moved)
-        return series_of(
-            times, Parts(*own), own_points(floor.numpy(), moved), self.form.convention
-        )
+        return series_of(times, Parts(*own), own_points(floor.numpy(), moved), self.form.convention)
 
     def floor(self, parts: Parts, tolerance: Tolerance, eps: float, entries: Tensor) -> Tensor:
         """The absolute error of each energy: rounding of the form and of the states, tolerance."""
@@ -180,9 +178,7 @@ class ExactEnergy:
         if self.form.rows.num_graphs == 1:
             once = torch.cat([torch.ones(1, dtype=torch.bool), times.diff(dim=0)[:, 0] != 0])
             times, floor = times[once, 0], floor[once, 0]
-            parts = Parts(
-                parts.energy[once, 0], parts.square[once, 0], parts.deviation[once, 0]
-            )
+            parts = Parts(parts.energy[once, 0], parts.square[once, 0], parts.deviation[once, 0])
         return series_of(times, parts, floor, self.form.convention)
 
     def _floor(self, parts: Parts, eps: float) -> Tensor:
@@ -214,8 +210,7 @@ class ExactEnergy:
         )
         self.count(found.products)
         energy, square, floor = (
-            torch.from_numpy(values)
-            for values in (found.energy, found.square, found.energy_error)
+            torch.from_numpy(values) for values in (found.energy, found.square, found.energy_error)
         )
         rows = len(times) + POINTS
         from_saved = torch.full((3, rows, times.shape[1]), torch.inf, dtype=torch.float64)

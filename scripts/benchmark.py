@@ -22,7 +22,7 @@ from scipy.sparse.linalg import expm_multiply
 from torch import Tensor
 
 from analysis.tables import Table
-from analysis.timing import compare, peak_memory
+from analysis.timing import compare, peak_memory, relative_error
 from neuralpde import Graph, data, fields, solve
 
 Row = dict[str, Any]
@@ -55,19 +55,14 @@ def first_state(graph: Graph, channels: int) -> Tensor:
     return torch.randn(graph.num_nodes, channels, generator=torch.Generator().manual_seed(1))
 
 
-def error(x: Tensor, reference: Tensor) -> float:
-    """Relative distance from the reference."""
-    return float((x.double() - reference).norm() / reference.norm())
-
-
 def theirs(f: Callable[[Tensor, Tensor], Tensor], x: Tensor, end: float) -> Tensor:
-    """torchdiffeq's dopri5 at the same tolerances."""
+    """Torchdiffeq's dopri5 at the same tolerances."""
     t = torch.tensor([0.0, end])
     return torchdiffeq.odeint(f, x, t, rtol=RTOL, atol=ATOL, method="dopri5")[-1]
 
 
 def exact_heat(name: str, graph: Graph, channels: int, rounds: int) -> Iterator[Row]:
-    """Linear diffusion: the exact solve against dopri5 on two products, scipy, and its own floor."""
+    """The exact solve of heat against dopri5 on two products, scipy, and its own floor."""
     x = first_state(graph, channels)
     field = fields.Heat("sym")
     reference = solve(field, x.double(), HEAT_TIME, graph, rtol=1e-9).final
@@ -90,18 +85,18 @@ def exact_heat(name: str, graph: Graph, channels: int, rounds: int) -> Iterator[
             torch.addmm(y, csr, x, beta=-1.0, alpha=1.0, out=y)
 
     solver, scipy_A, scipy_x = f"our {found.stats.solver}", A.to_scipy(), x.numpy()
-    more = {"products": degree, "error": error(found.final, reference),
-            "peak MB": peak_memory(ours)}
-    part = "exact heat"
+    more = {
+        "products": degree,
+        "error": relative_error(found.final, reference),
+        "peak MB": peak_memory(ours),
+    }
     for baseline, call in (
         ("torchdiffeq dopri5, CSR product", lambda: theirs(lambda t, x: A @ x, x, HEAT_TIME)),
         ("torchdiffeq dopri5, gather-scatter", lambda: theirs(gathered, x, HEAT_TIME)),
         ("scipy expm_multiply", lambda: expm_multiply(scipy_A * HEAT_TIME, scipy_x)),
         ("degree x addmm", floor),
     ):
-        yield compare(part, name, {baseline: call, solver: ours}, rounds=rounds, **more)
-    with_energy = {"solve": ours, "solve and read its energy": lambda: ours().energy}
-    yield compare(f"{part}, energy", name, with_energy, rounds=rounds)
+        yield compare("exact heat", name, {baseline: call, solver: ours}, rounds=rounds, **more)
 
 
 def dopri5(name: str, graph: Graph, channels: int, rounds: int) -> Iterator[Row]:
@@ -110,8 +105,11 @@ def dopri5(name: str, graph: Graph, channels: int, rounds: int) -> Iterator[Row]
     A, exact = (graph.like(state).adjacency("row") for state in (x, x.double()))
     for kind, f, reference_field in (
         ("Ax - x", lambda t, x: A @ x - x, lambda t, x: exact @ x - x),
-        ("tanh(Ax) - x", lambda t, x: torch.tanh(A @ x) - x,
-         lambda t, x: torch.tanh(exact @ x) - x),
+        (
+            "tanh(Ax) - x",
+            lambda t, x: torch.tanh(A @ x) - x,
+            lambda t, x: torch.tanh(exact @ x) - x,
+        ),
     ):
         counted = [0]
 
@@ -119,38 +117,39 @@ def dopri5(name: str, graph: Graph, channels: int, rounds: int) -> Iterator[Row]
             counted[0] += 1
             return f(t, x)
 
-        reference = solve(reference_field, x.double(), STEP_TIME, rtol=1e-10, atol=1e-12,
-                          solver="dopri8").final
+        reference = solve(
+            reference_field, x.double(), STEP_TIME, rtol=1e-10, atol=1e-12, solver="dopri8"
+        ).final
         peer = theirs(counting, x, STEP_TIME)
         found = solve(f, x, STEP_TIME, solver="dopri5")
-        calls = {"torchdiffeq dopri5": lambda f=f: theirs(f, x, STEP_TIME),
-                 "our dopri5": lambda f=f: solve(f, x, STEP_TIME, solver="dopri5")}
-        yield compare("dopri5", f"{name} x {channels}, {kind}", calls, rounds=rounds,
-                      **{"evaluations": found.stats.nfe, "baseline evaluations": counted[0],
-                         "error": error(found.final, reference),
-                         "baseline error": error(peer, reference)})
-
-
-def energy_of_steps(name: str, graph: Graph, channels: int, rounds: int) -> Iterator[Row]:
-    """What energy, norm and Rayleigh quotient at every accepted step cost a nonlinear solve."""
-    x = first_state(graph, channels)
-    A = graph.like(x).adjacency("row")
-    torch.manual_seed(0)
-    attention = fields.GRAND(channels, variant="nonlinear").eval().bind(graph.like(x), x)
-    for kind, f in (("tanh(Ax) - x", lambda t, x: torch.tanh(A @ x) - x),
-                    ("nonlinear GRAND", lambda t, x: attention(t, x))):
-        calls = {"without": lambda f=f: solve(f, x, STEP_TIME, solver="dopri5"),
-                 "with": lambda f=f: solve(f, x, STEP_TIME, graph, solver="dopri5")}
-        yield compare("energy of every step", f"{name} x {channels}, {kind}", calls, rounds=rounds)
+        calls = {
+            "torchdiffeq dopri5": lambda f=f: theirs(f, x, STEP_TIME),
+            "our dopri5": lambda f=f: solve(f, x, STEP_TIME, solver="dopri5"),
+        }
+        yield compare(
+            "dopri5",
+            f"{name} x {channels}, {kind}",
+            calls,
+            rounds=rounds,
+            **{
+                "evaluations": found.stats.nfe,
+                "baseline evaluations": counted[0],
+                "error": relative_error(found.final, reference),
+                "baseline error": relative_error(peer, reference),
+            },
+        )
 
 
 def graphs(args: argparse.Namespace) -> dict[str, tuple[Graph, int]]:
     """The graphs with their channels."""
     if args.smoke:
         return {"random 100": (random_graph(100, 300), 8)}
-    found = {"Minnesota": (data.minnesota(), 8), "random 100": (random_graph(100, 300), 8),
-             "random 2,708": (random_graph(2_708, 5_278), 64),
-             "random 19,717": (random_graph(19_717, 44_324), 64)}
+    found = {
+        "Minnesota": (data.minnesota(), 8),
+        "random 100": (random_graph(100, 300), 8),
+        "random 2,708": (random_graph(2_708, 5_278), 64),
+        "random 19,717": (random_graph(19_717, 44_324), 64),
+    }
     if args.root:
         found |= {name: (data.load(name, root=args.root).graph, 64) for name in ("Cora", "PubMed")}
     return found
@@ -165,14 +164,17 @@ def main() -> None:
     table = Table()
     with torch.no_grad():
         for name, (graph, channels) in graphs(args).items():
-            for part in (exact_heat, dopri5, energy_of_steps):
+            for part in (exact_heat, dopri5):
                 if args.only not in part.__name__:
                     continue
                 for row in part(name, graph, channels, 1 if args.smoke else args.rounds):
                     table.add({**row, "threads": torch.get_num_threads()})
                     table.save(args.out / "benchmark")
-                    print(f"{row['part']}, {row['graph']}: {row['ours']} {row['seconds']:.3g} s, "
-                          f"{row['ratio']:.3g}x {row['baseline']}", flush=True)
+                    print(
+                        f"{row['part']}, {row['graph']}: {row['ours']} {row['seconds']:.3g} s, "
+                        f"{row['ratio']:.3g}x {row['baseline']}",
+                        flush=True,
+                    )
     print(table.markdown())
 
 

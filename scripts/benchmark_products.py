@@ -59,8 +59,13 @@ def forward(name: str, edges: Tensor, graph: Graph, rounds: int) -> Iterator[Row
             return torch.zeros_like(x).index_add_(0, target, ones[:, None] * x[source])
 
         apart = float((A @ x - scatter()).abs().max())
-        yield compare(f"product, edges {order}", name, {"gather-scatter": scatter, "A @ x":
-                      lambda: A @ x}, rounds=rounds, **{"largest difference": apart})
+        yield compare(
+            f"product, edges {order}",
+            name,
+            {"gather-scatter": scatter, "A @ x": lambda: A @ x},
+            rounds=rounds,
+            **{"largest difference": apart},
+        )
 
 
 def gradient(name: str, graph: Graph, rounds: int) -> Iterator[Row]:
@@ -77,8 +82,13 @@ def gradient(name: str, graph: Graph, rounds: int) -> Iterator[Row]:
         return torch.autograd.grad(((learned @ x) * g).sum(), values)[0]
 
     largest = values.numel() * CHANNELS * values.element_size() / 2**20
-    yield compare("gradient of edge values", name, {"torch CSR": torchs, "ours": ours},
-                  rounds=rounds, **{"peak MB": peak_memory(ours), "edges x channels MB": largest})
+    yield compare(
+        "gradient of edge values",
+        name,
+        {"torch CSR": torchs, "ours": ours},
+        rounds=rounds,
+        **{"peak MB": peak_memory(ours), "edges x channels MB": largest},
+    )
 
 
 def reversible(name: str, nodes: int) -> Iterator[Row]:
@@ -92,8 +102,12 @@ def reversible(name: str, nodes: int) -> Iterator[Row]:
         times = torch.tensor([0.0, z], dtype=torch.float64)
         found = propagate(A, x, times, rtol=1e-2)
         rise = peak_memory(lambda out=found.x, v=values: torch.autograd.grad(out[-1].sum(), v))
-        yield {"part": "backward of an exact solve", "graph": f"{name}, z = {z:g}",
-               "degree": found.degree, "peak MB": rise}
+        yield {
+            "part": "backward of an exact solve",
+            "graph": f"{name}, z = {z:g}",
+            "degree": found.degree,
+            "peak MB": rise,
+        }
 
 
 def main() -> None:
@@ -119,8 +133,10 @@ def main() -> None:
     for row in rows():
         table.add({**row, "threads": torch.get_num_threads()})
         table.save(args.out / "benchmark")
-        print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{v}"
-                        for k, v in row.items()), flush=True)
+        print(
+            ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{v}" for k, v in row.items()),
+            flush=True,
+        )
     print(table.markdown())
 
 

@@ -34,13 +34,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--graph", default="minnesota",
+    add(
+        "--graph",
+        default="minnesota",
         help=f"minnesota, karate, a benchmark (Cora, ...), or family:sizes such as grid:40x40 "
-             f"({', '.join(FAMILIES)}); default minnesota")
+        f"({', '.join(FAMILIES)}); default minnesota",
+    )
     add("--root", type=Path, help="folder of the benchmark sets, in torch_geometric's layout")
     add("--field", default="heat", choices=("heat", "grand", "allen-cahn", "fisher", "wave"))
-    add("--norm", default="comb", choices=("comb", "sym", "rw", "augmented"),
-        help="which Laplacian (heat, allen-cahn, fisher, wave); default comb")
+    add(
+        "--norm",
+        default="comb",
+        choices=("comb", "sym", "rw", "augmented"),
+        help="which Laplacian (heat, allen-cahn, fisher, wave); default comb",
+    )
     add("--t", type=float, help="end time; by default one that shows something")
     add("--solver", default="auto", help="a solver's name; default auto")
     add("--rtol", type=float, help="relative tolerance; default 1e-4")
@@ -58,7 +65,9 @@ def load_graph(name: str, root: Path | None) -> tuple[Graph, torch.Tensor | None
         try:
             numbers = [int(size) for size in sizes.split("x")]
         except ValueError:
-            raise ValueError(f"sizes of {name!r} are not whole numbers; say e.g. grid:40x40") from None
+            raise ValueError(
+                f"sizes of {name!r} are not whole numbers; say e.g. grid:40x40"
+            ) from None
         return getattr(catalogue, family)(*numbers), None
     if name == "minnesota":
         return data.minnesota(), None
@@ -131,8 +140,15 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     with torch.no_grad():
         trajectory = solve(
-            field.to(args.device), x0, times, graph, solver=args.solver, rtol=args.rtol,
-            atol=args.atol, progress=sys.stderr.isatty(), raise_on_failure=False,
+            field.to(args.device),
+            x0,
+            times,
+            graph,
+            solver=args.solver,
+            rtol=args.rtol,
+            atol=args.atol,
+            progress=sys.stderr.isatty(),
+            raise_on_failure=False,
         )
     print(graph)
     print(trajectory)
@@ -141,8 +157,10 @@ def run(args: argparse.Namespace) -> int:
     folder = args.out or Path("runs") / f"{name}-{args.field}"
     options = {key: str(value) for key, value in vars(args).items() if value is not None}
     write(folder, trajectory, {"options": options, **trajectory.settings})
-    print(f"wrote {', '.join(sorted(p.name for p in folder.iterdir()))} to {folder}/ "
-          f"({time.perf_counter() - started:.1f} s)")
+    print(
+        f"wrote {', '.join(sorted(p.name for p in folder.iterdir()))} to {folder}/ "
+        f"({time.perf_counter() - started:.1f} s)"
+    )
     return 0 if trajectory.succeeded else 1
 
 

@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from solvers.coefficients import Table, Weights, degree_of, exponential, integral
+from solvers.coefficients import exponential, integral
 from solvers.problem import Operator
 from solvers.rows import Rows
+from solvers.weights import Table, Weights, degree_of
 
 PerGraph = Float[np.ndarray, " graphs"]
 

@@ -166,9 +166,7 @@ def spectral_radius(
     [3.0]
     """
     generator = torch.Generator().manual_seed(0)
-    v = tuple(
-        torch.randn(p.shape, generator=generator, dtype=p.dtype.to_real()).to(p) for p in x
-    )
+    v = tuple(torch.randn(p.shape, generator=generator, dtype=p.dtype.to_real()).to(p) for p in x)
     fx = flow(t, x)
     size = rows.mean_square(x).sqrt().cpu().numpy()
     eps = np.sqrt(torch.finfo(x[0].dtype).eps) * np.where(size > 0, size, 1.0)

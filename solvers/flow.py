@@ -1,4 +1,4 @@
-"""A field on its clocks: it evaluates dx/dt for every graph at that graph's own time, and counts."""
+"""A field on its clocks: dx/dt for every graph at that graph's own time, and counted."""
 
 from __future__ import annotations
 

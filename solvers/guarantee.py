@@ -10,9 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from solvers.chebyshev import Chebyshev, Recurrence
-from solvers.coefficients import Table, Weights, phi_1
+from solvers.coefficients import phi_1
 from solvers.segments import Plan, restarts
 from solvers.uniformisation import Uniformisation, Walk
+from solvers.weights import Table, Weights
 
 PerGraph = Float[np.ndarray, " graphs"]
 PerTime = Float[np.ndarray, "times graphs"]

@@ -87,7 +87,8 @@ class Adaptive:
     def _deviation_scale(self, x: State, new: State, rows: Rows) -> State:
         # atol shrinks with the deviation itself: a fixed one would drown what is left near
         # consensus. Rounding of the whole state is the floor; no step size gets below it.
-        assert self.deviation is not None and self._first is not None
+        assert self.deviation is not None
+        assert self._first is not None
         with torch.no_grad():
             before, after = self.deviation(x), self.deviation(new)
             now = rows.mean_square(before).cpu().numpy()

@@ -160,8 +160,6 @@ def write_saves(
             continue
         if end_slope is None:
             end_slope = flow(t + h, step.x)
-        value = interpolate(
-            flow.clocks, save.theta, h, (x, step.x), (fx, end_slope), step.mid
-        )
+        value = interpolate(flow.clocks, save.theta, h, (x, step.x), (fx, end_slope), step.mid)
         sink.save(save.slot, save.graphs, value)
     return end_slope

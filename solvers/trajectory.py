@@ -170,7 +170,7 @@ class Trajectory:
         return Series(t, y, str(convention))
 
     def save(self, path: str | Path) -> Path:
-        """Write everything to one npz file: arrays, and settings and versions as JSON; no pickle."""
+        """Write one npz file: arrays, and settings and versions as JSON; nothing is pickled."""
         parts = self.x if isinstance(self.x, tuple) else (self.x,)
         arrays: dict[str, np.ndarray] = {"t": self.t.detach().numpy()}
         for k, part in enumerate(parts):

@@ -13,16 +13,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from solvers.chebyshev import PerGraph, numbers, recorded
-from solvers.coefficients import (
-    Table,
-    Weights,
-    degree_of,
-    poisson,
-    poisson_integral,
-    power_integral,
-)
+from solvers.coefficients import poisson, poisson_integral, power_integral
 from solvers.problem import Operator
 from solvers.rows import Rows
+from solvers.weights import Table, Weights, degree_of
 
 # Keeps 1 - a_ii / rate positive when rounded, and costs no degree.
 SLACK = 1.0 + 2.0**-40

@@ -231,7 +231,9 @@ def test_graphs_stop_one_by_one(shared: bool) -> None:
     )
     assert traj.status == ("stopped (small)", "stopped (small)", "done")
     assert traj.ended[0] < traj.ended[1] < traj.ended[2] == 4.0
-    want = torch.exp(-field.bind(batch, torch.ones(6, 1).double()).k[:, 0] * traj.ended[batch.batch])
+    want = torch.exp(
+        -field.bind(batch, torch.ones(6, 1).double()).k[:, 0] * traj.ended[batch.batch]
+    )
     torch.testing.assert_close(traj.final[:, 0], want, rtol=1e-3, atol=1e-6)
     assert (traj.final[:4] < 0.1).all()
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from numpy.polynomial.chebyshev import chebval
 
 from solvers.coefficients import (
-    Table,
     degree_bound,
     energy,
     exponential,
@@ -21,6 +20,7 @@ from solvers.coefficients import (
     poisson_integral,
     power_integral,
 )
+from solvers.weights import Table
 
 arguments = st.floats(1e-8, 3e3)
 tails = st.floats(1e-14, 1e-2)

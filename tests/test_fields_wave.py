@@ -46,9 +46,7 @@ def test_it_is_the_exponential_of_the_companion_matrix(
     A.fill_diagonal_(0.0)
     L = torch.diag(A.sum(1)) - A
     zero, one = torch.zeros_like(L), torch.eye(len(L), dtype=torch.float64)
-    companion = torch.cat(
-        [torch.cat([zero, one], 1), torch.cat([-(c**2) * L, -damping * one], 1)]
-    )
+    companion = torch.cat([torch.cat([zero, one], 1), torch.cat([-(c**2) * L, -damping * one], 1)])
     expected = torch.linalg.matrix_exp(0.8 * companion) @ torch.cat([x, v])
     got = torch.cat(solve(Wave(c, damping=damping), (x, v), 0.8, graph, **TIGHT).final)
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-7)

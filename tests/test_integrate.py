@@ -87,9 +87,7 @@ def test_it_evaluates_at_the_start_and_lands_on_the_end(
         return swing(t, x)
 
     moments: list[float] = []
-    one = loop(
-        field, [start, end], method, monitors=(lambda t, *_: moments.append(float(t[0])),)
-    )
+    one = loop(field, [start, end], method, monitors=(lambda t, *_: moments.append(float(t[0])),))
     run = one.run((normal(3),))
     assert seen[0] == start
     assert moments[0] == start

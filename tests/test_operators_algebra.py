@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from neuralpde.operators import Combination, Operator, Pattern, SparseOperator, identity
+from neuralpde.operators import Operator, Pattern, SparseOperator, identity
+from neuralpde.operators.linear import Combination
 
 F64 = torch.float64
 BATCH = torch.tensor([0, 0, 0, 1, 1])

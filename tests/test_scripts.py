@@ -83,6 +83,8 @@ class Smallest:
 SMALLEST = {
     "solve_graph_pde.py": Smallest(("--graph", "grid:6x6", "--t", "1"), assert_heat_run),
     "benchmark.py": Smallest(("--smoke",), assert_benchmark_run),
+    "benchmark_energy.py": Smallest(("--smoke",), assert_benchmark_run),
+    "benchmark_products.py": Smallest(("--smoke",), assert_benchmark_run),
 }
 
 

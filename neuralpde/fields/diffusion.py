@@ -72,9 +72,7 @@ class Diffusion(Field):
 
     batched_time = True
 
-    def __init__(
-        self, build: Callable[[Graph, Any], Operator], norm: str | None = None
-    ) -> None:
+    def __init__(self, build: Callable[[Graph, Any], Operator], norm: str | None = None) -> None:
         super().__init__()
         self.build, self.norm = build, norm
 

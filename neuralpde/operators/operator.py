@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from jaxtyping import Float, Inexact, Int64
 from torch import Tensor
 
-from neuralpde.operators.base import Combination, Operator
+from neuralpde.operators.discs import gershgorin, norms
 from neuralpde.operators.graphs import Graphs, Scalar
+from neuralpde.operators.linear import Combination, Operator
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.product import WIDE, gather_dot, product
 from neuralpde.operators.tags import ROUNDING, Enclosure, Tags
@@ -121,6 +123,7 @@ class SparseOperator(Operator):
         # With gradients the two halves of a symmetric matrix are different variables.
         self._matrix = Matrix(pattern, symmetric=tags.symmetric and not values.requires_grad)
         self._transposed: SparseOperator | None = self if self._matrix.symmetric else None
+        self._unrounded: Callable[[], SparseOperator] | None = None
 
     def _enclosed(self, enclosure: tuple[Scalar, Scalar]) -> Tags:
         lo, hi = (self.graphs.numbers(end) for end in enclosure)
@@ -130,8 +133,31 @@ class SparseOperator(Operator):
         exact = Enclosure(lo, hi, norm)
         return replace(self.tags, enclosure=exact.widened(ROUNDING * self.tags.eps + sums))
 
-    def _like(self, pattern: Pattern, values: Tensor, tags: Tags) -> SparseOperator:
-        return SparseOperator.tagged(pattern, values, tags, self.graphs)
+    def _like(
+        self,
+        pattern: Pattern,
+        values: Tensor,
+        tags: Tags,
+        unrounded: Callable[[], SparseOperator] | None = None,
+    ) -> SparseOperator:
+        other = SparseOperator.tagged(pattern, values, tags, self.graphs)
+        other._unrounded = None if self._unrounded is None else unrounded
+        return other
+
+    def wide(self) -> SparseOperator:
+        """Return the operator in float64, with the values it had before they were rounded.
+
+        What was cast from float64, and what was computed from such operators, remembers how.
+
+        >>> third = SparseOperator(Pattern.identity(1), torch.tensor([1 / 3]).double())
+        >>> (third.to(torch.float32) * 3.0).wide().values.item()
+        1.0
+        """
+        if self.dtype is torch.float64:
+            return self
+        if self._unrounded is None:
+            return self._cast(torch.float64, self.device)
+        return self._unrounded()
 
     def __matmul__(self, x: Inexact[Tensor, "nodes ..."]) -> Inexact[Tensor, "nodes ..."]:
         plain = x.dtype is self.dtype and x.dim() == 2 and x.shape[0] == self.num_nodes
@@ -146,7 +172,7 @@ class SparseOperator(Operator):
         if self._transposed is not None:
             return self._transposed
         values = self.values.index_select(0, self.pattern.transposed[2])
-        other = self._like(self.pattern.T, values, self.tags.transposed())
+        other = self._like(self.pattern.T, values, self.tags.transposed(), lambda: self.wide().T)
         if not self.values.requires_grad:
             self._transposed, other._transposed = other, self
         return other
@@ -165,15 +191,30 @@ class SparseOperator(Operator):
 
     def fresh(self) -> Self:
         """Return the operator on a view of its values: a new node of the autograd graph."""
-        return self.tagged(self.pattern, self.values.view_as(self.values), self.tags, self.graphs)
+        other = self.tagged(self.pattern, self.values.view_as(self.values), self.tags, self.graphs)
+        other._unrounded = self._unrounded
+        return other
 
     def to(
         self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> SparseOperator:
-        """Return the operator in another dtype or on another device; itself if it is there."""
-        values = self.values.to(device or self.device, dtype or self.dtype)
-        if values is self.values:
+        """Return the operator in another dtype or on another device; itself if it is there.
+
+        Cast to float64 it is what it was before it was rounded; see `wide`.
+        """
+        target = torch.empty(0, device=device or self.device).device
+        wanted = dtype or self.dtype
+        if target == self.device and wanted is self.dtype:
             return self
+        if wanted is torch.float64 and self._unrounded is not None:
+            return self.wide().to(device=target)
+        other = self._cast(wanted, target)
+        if self.dtype is torch.float64 or self._unrounded is not None:
+            other._unrounded = lambda: self.wide().to(device=target)
+        return other
+
+    def _cast(self, dtype: torch.dtype, device: torch.device) -> SparseOperator:
+        values = self.values.to(device, dtype)
         tags = self.tags.to(_eps(values.dtype), values.device)
         batch = None if self.batch is None else self.batch.to(values.device)
         graphs = Graphs(batch, self.num_graphs, values.device)
@@ -181,7 +222,8 @@ class SparseOperator(Operator):
 
     def __mul__(self, scale: Scalar) -> SparseOperator:
         tags = self.tags.scaled(self.graphs.numbers(scale))
-        return self._like(self.pattern, self.values * self._per_entry(scale, self.dtype), tags)
+        values = self.values * self._per_entry(scale, self.dtype)
+        return self._like(self.pattern, values, tags, lambda: self.wide() * scale)
 
     def __add__(self, other: Operator) -> Operator:
         if not isinstance(other, SparseOperator):
@@ -189,7 +231,16 @@ class SparseOperator(Operator):
         self.check_alike(other)
         pattern, mine, theirs = self.pattern.union(other.pattern)
         left, right = _placed(pattern, self.values, mine), _placed(pattern, other.values, theirs)
-        return self._like(pattern, left + right, self.tags.added(other.tags))
+        tags = self.tags.added(other.tags)
+        total = self._like(pattern, left + right, tags)
+        if self._unrounded is not None or other._unrounded is not None:
+            total._unrounded = lambda: self._plus(other)
+        return total
+
+    def _plus(self, other: SparseOperator) -> SparseOperator:
+        total = self.wide() + other.wide()
+        assert isinstance(total, SparseOperator)
+        return total
 
     def shifted(self, scale: Scalar, shift: Scalar) -> SparseOperator:
         """Return `scale A + shift I` as one matrix, computed in float64 and then cast.
@@ -208,7 +259,7 @@ class SparseOperator(Operator):
         on_nodes = values.new_ones(self.num_nodes) * self.graphs.spread(shift, torch.float64)
         values = values.index_add(0, pattern.diagonal, on_nodes).to(self.dtype)
         tags = self.tags.scaled(self.graphs.numbers(scale)).shifted(self.graphs.numbers(shift))
-        return self._like(pattern, values, tags)
+        return self._like(pattern, values, tags, lambda: self.wide().shifted(scale, shift))
 
     def minus_identity(self) -> SparseOperator:
         """Return `A - I`: the generator of the walk with the steps of a stochastic `A`."""
@@ -238,6 +289,9 @@ class SparseOperator(Operator):
             matrix = self._matrix.forward(self.values)
             return torch.addmm(y, matrix, x, beta=beta, alpha=alpha, out=y)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_unrounded": None}
+
     def diagonal(self) -> Float[Tensor, " nodes"]:
         """Return the diagonal entries, without gradients."""
         found = self.pattern.diagonal
@@ -246,28 +300,12 @@ class SparseOperator(Operator):
 
     def norms(self) -> tuple[Float[Tensor, " graphs"], Float[Tensor, " graphs"]]:
         """Return upper bounds of the largest row sum and column sum of moduli."""
-        size = self.values.detach().double().abs()
-        rows = self._summed(size, self.pattern.row)
-        columns = rows if self.symmetric else self._summed(size, self.pattern.col)
-        longest = max(self.pattern.longest_row, self.pattern.T.longest_row)
-        slack = 1.0 + longest * torch.finfo(torch.float64).eps
-        row, column = (self.graphs.reduced(sums, "amax") for sums in (rows, columns))
-        return row * slack, column * slack
+        return norms(self.pattern, self.values, self.graphs, self.symmetric)
 
     def _real_interval(self) -> tuple[Tensor, Tensor]:
-        # Gershgorin: the spectrum is real, so of every disc only its trace on the line counts.
-        size, centre = self.values.detach().double().abs(), self.diagonal().double()
-        rows = self._summed(size, self.pattern.row) - centre.abs()
-        columns = rows if self.symmetric else self._summed(size, self.pattern.col) - centre.abs()
-        ends = [
-            (self.graphs.reduced(centre - r, "amin"), self.graphs.reduced(centre + r, "amax"))
-            for r in (rows, columns)
-        ]
-        lo, hi = torch.maximum(ends[0][0], ends[1][0]), torch.minimum(ends[0][1], ends[1][1])
-        longest = max(self.pattern.longest_row, self.pattern.T.longest_row)
-        slack = (longest + ROUNDING) * torch.finfo(torch.float64).eps
-        exact = Enclosure(lo, hi, torch.minimum(*self.norms())).widened(slack)
-        return exact.lo, exact.hi
+        centre = self.diagonal().double()
+        found = gershgorin(self.pattern, self.values, centre, self.graphs, self.symmetric)
+        return found.lo, found.hi
 
     def to_dense(self) -> Float[Tensor, "nodes nodes"]:
         """Return the matrix `A`, differentiable in the values."""
@@ -281,9 +319,6 @@ class SparseOperator(Operator):
         values = self.values.detach().to("cpu", WIDE.get(self.dtype, self.dtype))
         indices = (self.pattern.col.cpu().numpy(), self.pattern.crow.cpu().numpy())
         return csr_matrix((values.numpy(), *indices), shape=(self.num_nodes, self.num_nodes))
-
-    def _summed(self, values: Tensor, index: Tensor) -> Tensor:
-        return values.new_zeros(self.num_nodes).index_add(0, index, values)
 
     def _per_entry(self, scalar: Scalar, dtype: torch.dtype) -> float | Tensor:
         factor = self.graphs.spread(scalar, dtype)

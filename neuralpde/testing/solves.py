@@ -77,9 +77,9 @@ def gradients(s: Subject) -> None:
         )
 
     def on_a_grid(grad: str) -> Callable[[State], Any]:
-        return lambda x: solve(
-            s.field, x, s.end, s.graph, solver="heun", steps=steps, grad=grad
-        ).final
+        return lambda x: (
+            solve(s.field, x, s.end, s.graph, solver="heun", steps=steps, grad=grad).final
+        )
 
     mend = "Bound fields hold fresh tensors only; override prepare, not bind or leaves."
     s.compare(

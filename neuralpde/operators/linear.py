@@ -30,6 +30,11 @@ class Operator(ABC):
         dtype: real dtype of its entries.
         tags: what is known of it.
         graphs: which graph each node belongs to; no entry joins two graphs.
+
+    >>> from neuralpde.operators import Pattern, SparseOperator, identity
+    >>> A = SparseOperator(Pattern.identity(2), torch.tensor([1.0, 2.0]), symmetric=True)
+    >>> (3.0 * A - identity(A)).to_dense().diagonal().tolist()
+    [2.0, 5.0]
     """
 
     # Makes numpy's scalars leave `c * A` to `A.__rmul__`.
