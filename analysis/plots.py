@@ -7,7 +7,7 @@ figure is drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ PAGE = 170 / 25.4
 # Okabe and Ito's colours, told apart by colour-blind readers.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 7,
     "axes.titlesize": 7,
     "axes.labelsize": 7,
@@ -139,8 +139,8 @@ def state(
 
     ax = _axes(ax)
     pos = layout(graph)
-    values = (x.abs() if x.is_complex() else x).detach().cpu().double()
-    values = values.reshape(len(values), -1)[:, channel].numpy()
+    real = (x.abs() if x.is_complex() else x).detach().cpu().double()
+    values = real.reshape(len(real), -1)[:, channel].numpy()
     source, target = graph.edge_index.cpu().numpy()
     once = source < target if not graph.directed else source != target
     lines = np.stack([pos[source[once]], pos[target[once]]], axis=1)
@@ -172,7 +172,7 @@ def layout(graph: Graph) -> np.ndarray:
     from scipy.sparse import eye_array
     from scipy.sparse.linalg import eigsh
 
-    if graph.num_nodes < 5:
+    if graph.num_nodes < 5 or graph.num_edges == 0:
         angle = 2 * np.pi * np.arange(graph.num_nodes) / graph.num_nodes
         return np.stack([np.cos(angle), np.sin(angle)], axis=1)
     undirected = graph.undirected() if graph.directed else graph
@@ -181,8 +181,8 @@ def layout(graph: Graph) -> np.ndarray:
     # The largest eigenvectors of 2 - L are the smooth ones; Lanczos finds them without solves.
     shifted = 2.0 * eye_array(graph.num_nodes) - L
     values, vectors = eigsh(shifted, k=3, which="LA", v0=start)
-    order = np.argsort(-values)
-    return vectors[:, order[1:3]]
+    smooth: np.ndarray = vectors[:, np.argsort(-values)[1:3]]
+    return smooth
 
 
 def film(
@@ -208,7 +208,7 @@ def film(
     bar = figure.colorbar(dots, ax=list(axes), shrink=0.7, pad=0.01, aspect=15)
     bar.set_label("state $x$", fontsize=STYLE["font.size"])
     bar.ax.tick_params(labelsize=STYLE["xtick.labelsize"])
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -219,7 +219,7 @@ def summary(trajectory: Trajectory) -> Figure:
 
     with mpl.rc_context(STYLE):
         figure = plt.figure(figsize=(PAGE, PAGE * 0.55), layout="constrained")
-        top, bottom = figure.subfigures(2, 1, height_ratios=[1.15, 1])
+        top, bottom = figure.subfigures(2, 1, height_ratios=[1.15, 1], squeeze=False)[:, 0]
         film(trajectory, figure=top)
         axes = bottom.subplots(1, 3)
         energy(trajectory, axes[0])

@@ -3,6 +3,7 @@
 from neuralpde import catalogue, data, fields, operators
 from neuralpde.energies import dirichlet_energy
 from neuralpde.graph import Graph
+from neuralpde.odeint import odeint, odeint_adjoint, odeint_event
 from neuralpde.solve import solve
 from solvers.failure import SolveFailed, SolveInterrupted
 from solvers.series import Series
@@ -20,6 +21,9 @@ __all__ = [
     "data",
     "dirichlet_energy",
     "fields",
+    "odeint",
+    "odeint_adjoint",
+    "odeint_event",
     "operators",
     "solve",
 ]

@@ -12,10 +12,21 @@ from neuralpde.operators.product import products
 from neuralpde.problem import Problem
 from neuralpde.tracking import ExactEnergy
 from neuralpde.watching import WatchTrack
-from solvers.exact import propagate
+from solvers.exact import Gradients, Method, propagate
 from solvers.trajectory import Stats, Trajectory
 
-METHODS = {"exact": "auto", "chebyshev": "chebyshev", "uniformisation": "uniformisation"}
+GRADIENTS: dict[str, Gradients] = {
+    "auto": "auto",
+    "none": "auto",
+    "replay": "auto",
+    "tape": "tape",
+    "reversible": "reversible",
+}
+METHODS: dict[str, Method] = {
+    "exact": "auto",
+    "chebyshev": "chebyshev",
+    "uniformisation": "uniformisation",
+}
 
 
 @dataclass
@@ -27,7 +38,7 @@ class ExactRoute:
         reason: Why an exact solve was chosen.
     """
 
-    method: str
+    method: Method
     reason: str
 
     def run(self, problem: Problem) -> Trajectory:
@@ -46,27 +57,28 @@ class ExactRoute:
             rtol=problem.rtol,
             source=None if field.source is None else field.source.expand_as(x0),
             method=self.method,
-            grad={"none": "auto", "replay": "auto"}.get(problem.grad, problem.grad),
+            grad=GRADIENTS[problem.grad],
         )
         x = found.x.detach() if problem.grad == "none" else found.x
         several = problem.rows.num_graphs > 1
         gradient = "none"
         if x.requires_grad:
             gradient = "tape" if problem.grad == "tape" else "reversible"
+        stats = Stats(
+            found.method,
+            f"{self.reason}: {found.reason}",
+            operator_products=products.total - before,
+            gradient=gradient,
+        )
         trajectory = Trajectory(
             problem.t,
             x,
-            Stats(
-                found.method,
-                f"{self.reason}: {found.reason}",
-                operator_products=products.total - before,
-                gradient=gradient,
-            ),
+            stats,
             ("done",) * problem.rows.num_graphs if several else "done",
             {},
             {**problem.settings, "solver": found.method},
             problem.graph,
-            _dense=self._again(problem),
+            _dense=self._again(problem, stats, self.method),
             _why_not_dense="it cannot be computed again",
         )
         if problem.graph is not None:
@@ -92,18 +104,28 @@ class ExactRoute:
             raise ValueError("grad='adjoint' belongs to solver='torchdiffeq:<method>'")
 
     @staticmethod
-    def _again(problem: Problem) -> Any:
+    def _again(problem: Problem, stats: Stats, method: Method) -> Any:
         """The state at any time by the same method; its products are counted."""
         field, x0 = problem.field, problem.x0[0]
         assert field is not None
-        assert field.operator is not None
+        operator = field.operator
+        assert operator is not None
 
         def at(t: float) -> Tensor:
             times = torch.tensor([0.0, t], dtype=torch.float64)
             times[1] -= float(problem.times[0, 0])
             source = None if field.source is None else field.source.expand_as(x0)
             with torch.no_grad():
-                return propagate(field.operator, x0, times, rtol=problem.rtol, source=source).x[-1]
+                found = propagate(
+                    operator,
+                    x0,
+                    times,
+                    rtol=problem.rtol,
+                    source=source,
+                    method=method,
+                )
+            stats.operator_products += found.products
+            return found.x[-1]
 
         return at
 

@@ -216,7 +216,7 @@ class March:
 
 def fixed_grid(problem: Problem, times: np.ndarray) -> np.ndarray:
     """The schedule's points on every clock's interval, with its save times added."""
-    schedule = problem.schedule or Uniform()
+    schedule: Any = problem.schedule or Uniform()
     points = schedule.grid(problem.steps or len(schedule.times) - 1)
     columns = []
     for own in times.T:

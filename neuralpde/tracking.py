@@ -21,7 +21,7 @@ POINTS = 64
 """Times across the interval at which an exact solve reports its energy."""
 
 SAFETY = 8.0
-"""An error e moves E by 2 sqrt(E lambda) |e| + lambda |e|^2 at most: all of it at 6 lambda |e|^2."""
+"""An error e moves E by at most 2 sqrt(E lambda) |e| + lambda |e|^2, E itself at 6 lambda |e|^2."""
 
 CURVE_TOLERANCE = 1e-5
 """Truncation of the energy's Chebyshev series in single precision, relative to |x|^2 lambda_max."""

@@ -1,1 +1,34 @@
-"""How time advances: steppers, step control, schedules. Tensors and callables only."""
+"""How time advances: steppers, exact exponentials, step control, schedules. Tensors, no graphs."""
+
+from solvers import schedules
+from solvers.control import PI, PID, Control, I
+from solvers.exact import Exact, propagate
+from solvers.explicit import ExplicitRungeKutta, explicit
+from solvers.failure import SolveFailed, SolveInterrupted
+from solvers.schedules import Cosine, Points, Power, Uniform
+from solvers.series import Series
+from solvers.tableaus import TABLEAUS, Tableau
+from solvers.trajectory import Stats, Trajectory
+
+__all__ = [
+    "PI",
+    "PID",
+    "TABLEAUS",
+    "Control",
+    "Cosine",
+    "Exact",
+    "ExplicitRungeKutta",
+    "I",
+    "Points",
+    "Power",
+    "Series",
+    "SolveFailed",
+    "SolveInterrupted",
+    "Stats",
+    "Tableau",
+    "Trajectory",
+    "Uniform",
+    "explicit",
+    "propagate",
+    "schedules",
+]

@@ -144,13 +144,14 @@ class Breakdown:
             if any(bool(part.any()) for part in bad):
                 rows = [part.reshape(part.shape[0] if part.dim() else 1, -1).any(1) for part in bad]
                 width = max(len(part) for part in rows)
-                marked = sum(part.int() for part in rows if len(part) == width)
+                marked = torch.stack([part for part in rows if len(part) == width]).any(0)
                 return float(t.max()), torch.nonzero(marked).squeeze(1).cpu().numpy()
         return None
 
     def _belongs(self, nodes: np.ndarray, g: int) -> np.ndarray:
         assert self.rows.batch is not None
-        return self.rows.batch.cpu().numpy()[nodes] == g
+        own: np.ndarray = self.rows.batch.cpu().numpy()[nodes] == g
+        return own
 
 
 def spectral_radius(

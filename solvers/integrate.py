@@ -144,7 +144,7 @@ class Loop:
         clocks = np.arange(len(self.t))
         self.due = self.times[np.minimum(self.next, len(self.times) - 1), clocks]
         alive = self.alive if len(self.t) > 1 else self.alive.any(keepdims=True)
-        self.going = alive & (self.t != self.end)
+        self.going: np.ndarray = alive & (self.t != self.end)
         self.moving = self.alive & self.going[self.clock_of]
         self.saves_inside = bool((self.due != self.end).any())
         self.undisturbed = bool(self.moving.all())
@@ -206,7 +206,7 @@ class Loop:
 
     def _accept(self, graphs: np.ndarray, step: Step, h: np.ndarray, arrival: np.ndarray) -> None:
         """Move the clocks, write what was to be saved, and tell who watches."""
-        saves = ()
+        saves: tuple[Save, ...] = ()
         if (self.direction * (self.due - arrival) <= 0).any():
             saves = self._saves(graphs, arrival, h)
         self.out.tape.record(Move(self.t, h, graphs, saves), self.x)
@@ -237,7 +237,7 @@ class Loop:
 
     def _saves(self, graphs: np.ndarray, arrive: np.ndarray, h: np.ndarray) -> tuple[Save, ...]:
         """The save times inside this step; the clocks' pointers go past them."""
-        saves = []
+        saves: list[Save] = []
         last = len(self.times) - 1
         clocks = np.arange(len(self.t))
         while True:
@@ -303,11 +303,13 @@ class Loop:
             self._take_stock()
 
     def _graph_times(self) -> np.ndarray:
-        return self.t[self.clock_of]
+        times: np.ndarray = self.t[self.clock_of]
+        return times
 
     def _size(self, x: State) -> np.ndarray:
         with torch.no_grad():
-            return self.rows.mean_square(x).cpu().numpy()
+            size: np.ndarray = self.rows.mean_square(x).cpu().numpy()
+        return size
 
     def _covered(self) -> float:
         span, way = np.abs(self.end - self.times[0]), np.abs(self.t - self.times[0])

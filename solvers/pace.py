@@ -105,7 +105,7 @@ class Adaptive:
 
     def judge(self, ratio: np.ndarray, h: np.ndarray, going: np.ndarray, order: int) -> np.ndarray:
         """Accept or reject the steps of sizes h per clock, and choose the next sizes."""
-        accepted = ratio <= 1.0
+        accepted: np.ndarray = ratio <= 1.0
         size = h * self.control.factor(ratio, order, self._history)
         if (h < self._h).any():
             # A step cut short to land on a saved time says little about the next one.
@@ -114,11 +114,14 @@ class Adaptive:
             self._h = size
             return accepted
         self._h = np.where(going, size, self._h)
-        return accepted & going
+        accepted &= going
+        return accepted
 
     def stuck(self, t: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Clocks whose next step is lost in the rounding of their time."""
-        return self._h <= 2 * np.spacing(np.maximum(np.abs(t), np.abs(end) * 1e-12))
+        finest = np.spacing(np.maximum(np.abs(t), np.abs(end) * 1e-12))
+        lost: np.ndarray = self._h <= 2 * finest
+        return lost
 
     def recover(self, clocks: np.ndarray, t: np.ndarray, end: np.ndarray) -> None:
         """Let these clocks start anew, after the graphs that held them up have ended."""
@@ -147,7 +150,8 @@ class Fixed:
         """The way to the next point of the grid."""
         at = np.minimum(self._next, len(self.grid) - 1)
         clocks = np.arange(self.grid.shape[1])
-        return np.abs(self.grid[at, clocks] - self.grid[at - 1, clocks])
+        size: np.ndarray = np.abs(self.grid[at, clocks] - self.grid[at - 1, clocks])
+        return size
 
     def landed(self, going: np.ndarray) -> np.ndarray:
         """The points just reached; the clocks move on to the next ones."""

@@ -48,29 +48,6 @@ class Solution:
     gradient: str
 
 
-def advance(loop: Loop, x: State, leaves: Sequence[Tensor], grad: str) -> Solution:
-    """Run the loop and attach the gradient.
-
-    Args:
-        loop: The solve.
-        x: The first state.
-        leaves: Every tensor besides `x` that the field depends on and that requires grad.
-        grad: "none", "tape" or "replay".
-    """
-    if grad == "tape":
-        run = loop.run(x)
-        stacked, last = run.tape.stacked(x)
-        return Solution(stacked, last, run, grad)
-    loop.replay = grad == "replay"
-    with torch.no_grad():
-        run = loop.run(x)
-        stacked, last = run.tape.stacked(x)
-    if grad == "replay":
-        flat = Replay.apply(loop, (stacked, last), len(x), *x, *leaves)
-        stacked, last = tuple(flat[: len(x)]), tuple(flat[len(x) :])
-    return Solution(stacked, last, run, grad)
-
-
 class Replay(torch.autograd.Function):
     """The outputs of a finished run as a function of its first state and its leaves."""
 
@@ -135,7 +112,7 @@ def _stretch(
             outputs += value
             pulls += _rows_of(loop, slots, slot, graphs)
         wanted = [k for k, out in enumerate(outputs) if out.requires_grad]
-        found = torch.autograd.grad(
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
             [outputs[k] for k in wanted],
             (*first, *leaves),
             [pulls[k] for k in wanted],
@@ -155,3 +132,27 @@ def _rows_of(loop: Loop, slots: State, slot: int, graphs: np.ndarray) -> State:
 
 def _add(one: State, other: State) -> State:
     return tuple(a + b for a, b in zip(one, other, strict=True))
+
+
+def advance(loop: Loop, x: State, leaves: Sequence[Tensor], grad: str) -> Solution:
+    """Run the loop and attach the gradient.
+
+    Args:
+        loop: The solve.
+        x: The first state.
+        leaves: Every tensor besides `x` that the field depends on and that requires grad.
+        grad: "none", "tape" or "replay".
+    """
+    if grad == "tape":
+        run = loop.run(x)
+        stacked, last = run.tape.stacked(x)
+        return Solution(stacked, last, run, grad)
+    loop.replay = grad == "replay"
+    with torch.no_grad():
+        run = loop.run(x)
+        stacked, last = run.tape.stacked(x)
+    if grad == "replay":
+        replay: Any = Replay
+        flat = replay.apply(loop, (stacked, last), len(x), *x, *leaves)
+        stacked, last = tuple(flat[: len(x)]), tuple(flat[len(x) :])
+    return Solution(stacked, last, run, grad)

@@ -29,13 +29,12 @@ class Series:
     t: Float[Tensor, "points ..."]
     y: Float[Tensor, "points ..."]
     convention: str = ""
-    floor: Float[Tensor, "points ..."] = field(default=None)  # type: ignore[assignment]
+    floor: Float[Tensor, "points ..."] = field(default_factory=lambda: torch.zeros(()))
 
     def __post_init__(self) -> None:
         """Blank the values that lie below the floor."""
         y = self.y.detach().double().cpu()
-        floor = torch.zeros_like(y) if self.floor is None else self.floor.detach().double().cpu()
-        floor = floor.expand(y.shape)
+        floor = self.floor.detach().double().cpu().expand(y.shape)
         meaningless = ~(y > floor) & (floor > 0)
         object.__setattr__(self, "t", self.t.detach().double().cpu())
         object.__setattr__(self, "y", torch.where(meaningless, torch.nan, y))

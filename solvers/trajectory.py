@@ -198,7 +198,7 @@ class Trajectory:
         path = Path(path)
         path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
         arrays["header"] = np.array(json.dumps(header))
-        np.savez_compressed(path, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(path, allow_pickle=False, **arrays)
         return path
 
     @staticmethod
@@ -212,9 +212,10 @@ class Trajectory:
             )
             series: dict[str, Series | Callable[[], Series]] = {
                 name: Series(
-                    *(torch.from_numpy(data[f"series/{name}/{key}"]) for key in ("t", "y")),
-                    convention=convention,
-                    floor=torch.from_numpy(data[f"series/{name}/floor"]),
+                    torch.from_numpy(data[f"series/{name}/t"]),
+                    torch.from_numpy(data[f"series/{name}/y"]),
+                    convention,
+                    torch.from_numpy(data[f"series/{name}/floor"]),
                 )
                 for name, convention in header["conventions"].items()
             }

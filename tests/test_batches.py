@@ -246,3 +246,29 @@ def test_max_steps_names_the_graph() -> None:
     assert traj.status == ("done", "max_steps")
     assert "graph 1" in traj.messages[1]
     assert "h*rho" in traj.messages[1]
+
+
+def test_a_shared_step_is_as_small_as_the_hardest_graph_needs() -> None:
+    field = allen_cahn()
+    hard, easy = catalogue.star(40), catalogue.path(3)
+    batch = Graph.union([easy] * 60 + [hard])
+    x0 = normal(batch.num_nodes, 2).tanh()
+    rows = batch.batch == 60
+    shared = torch.nn.Module()
+    bound = field.bind(batch, x0)
+    shared.forward = bound.forward  # type: ignore[method-assign]
+    traj = solve(shared, x0, 0.3, batch, solver="dopri5", rtol=1e-6, atol=1e-8)
+    assert "one step shared by all graphs" in traj.stats.reason
+    assert len(set(traj.stats.accepted)) == 1
+    true = solve(field, x0[rows], 0.3, hard, solver="dopri8", rtol=1e-11, atol=1e-12).final
+    own = solve(field, x0[rows], 0.3, hard, solver="dopri5", rtol=1e-6, atol=1e-8)
+    assert traj.stats.accepted[60] == pytest.approx(own.stats.accepted, abs=3)
+    assert (traj.final[rows] - true).norm() <= 2 * (own.final - true).norm() + 1e-12
+
+
+def test_a_failed_graph_leaves_no_tiny_steps_to_the_others() -> None:
+    batch = Graph.union([catalogue.path(2)] * 2)
+    x0 = torch.tensor([0.2, 1.0], dtype=torch.float64)[batch.batch].unsqueeze(1)
+    traj = solve(SharedSquare(), x0, 2.0, batch, raise_on_failure=False)
+    times, end = traj.energy.t[:, 0], traj.ended[1]
+    assert float(times[times > end][0] - end) > 1e-4

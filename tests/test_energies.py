@@ -149,7 +149,8 @@ FAMILY = [
 @pytest.mark.parametrize("norm", NORMS)
 def test_single_precision_holds_near_consensus(graph: Graph, norm: str) -> None:
     double = graph.to(dtype=torch.float64)
-    form, single = DirichletForm.of(double, norm), DirichletForm.of(graph.to(dtype=torch.float32), norm)
+    form = DirichletForm.of(double, norm)
+    single = DirichletForm.of(graph.to(dtype=torch.float32), norm)
     level = form.kernel if norm in ("sym", "augmented") else torch.ones(graph.num_nodes)
     x = (level.double()[:, None] * (1 + 1e-6 * normal(graph.num_nodes, 4))).float()
     # The same state in both precisions: only the evaluation is compared.

@@ -127,9 +127,7 @@ def test_the_known_slope_costs_no_product(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("solver", ["tsit5", "dopri5"])
 def test_rates_stay_right_down_to_consensus(graph: Graph, gap: float, solver: str) -> None:
     x0, end = 5.0 + normal(graph.num_nodes, 2), 17.0 / gap
-    traj = solve(
-        Heat(), x0, end, graph, solver=solver, error_scale="deviation", max_steps=100_000
-    )
+    traj = solve(Heat(), x0, end, graph, solver=solver, error_scale="deviation", max_steps=100_000)
     energy = traj.energy
     assert energy.y[-1] / energy.y[0] < 1e-12
     assert not energy.y.isnan().any()
@@ -162,7 +160,7 @@ def test_constants_have_no_energy(how: dict[str, object], norm: str, dtype: torc
     traj = solve(Heat(norm), torch.full((30, 2), 7.3, dtype=dtype), 2.0, graph, **how)  # type: ignore[arg-type]
     energy = traj.energy
     assert (energy.y.isnan() | (energy.y == 0)).all()
-    torch.testing.assert_close(traj.final, torch.full_like(traj.final, 7.3), rtol=1e-5, atol=0)
+    torch.testing.assert_close(traj.final, torch.full_like(traj.final, 7.3), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("solver", ["auto", "tsit5"])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -198,7 +199,7 @@ def test_monitors_see_every_accepted_state_once_and_no_rejected_one() -> None:
         assert moved
         assert t == kept.t
         assert torch.equal(x, kept.x[0])
-    assert all(a[0] < b[0] for a, b in zip(told, told[1:], strict=False))
+    assert all(a[0] < b[0] for a, b in pairwise(told))
 
 
 def test_monitors_change_nothing() -> None:

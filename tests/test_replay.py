@@ -27,7 +27,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 class Mixing(Field):
-    """tanh(A x W) k cos t - k sin x with A frozen from x0, W read in both halves, and a stiff rate."""
+    """tanh(A x W) cos t - k sin x, k frozen from x0 and W: W is read in both halves."""
 
     batched_time = True
 

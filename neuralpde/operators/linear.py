@@ -40,13 +40,7 @@ class Operator(ABC):
     # Makes numpy's scalars leave `c * A` to `A.__rmul__`.
     __array_ufunc__ = None
 
-    def __init__(
-        self,
-        num_nodes: int,
-        dtype: torch.dtype,
-        tags: Tags,
-        graphs: Graphs,
-    ) -> None:
+    def __init__(self, num_nodes: int, dtype: torch.dtype, tags: Tags, graphs: Graphs) -> None:
         self.num_nodes, self.dtype, self.tags, self.graphs = num_nodes, dtype, tags, graphs
 
     @property
