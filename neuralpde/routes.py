@@ -34,9 +34,9 @@ def choose(solver: Any, problem: Problem) -> Route:
     if problem.field is not None and problem.field.pieces is not None:
         return Chain(partial(choose, solver))
     if not isinstance(solver, str):
-        if not hasattr(solver, "step"):
+        if not (hasattr(solver, "step") and hasattr(solver, "control")):
             raise TypeError(f"solver is {solver!r}; give a name or a stepper")
-        return March(solver, "given as an object", Control())
+        return March(solver, "given as an object", solver.control or Control())
     if solver == "auto":
         return _automatic(problem)
     if solver in METHODS:

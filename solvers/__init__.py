@@ -7,7 +7,7 @@ from solvers.explicit import ExplicitRungeKutta, explicit
 from solvers.failure import SolveFailed, SolveInterrupted
 from solvers.schedules import Cosine, Points, Power, Uniform
 from solvers.series import Series
-from solvers.tableaus import TABLEAUS, Tableau
+from solvers.tableaus import TABLEAUS
 from solvers.trajectory import Stats, Trajectory
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "SolveFailed",
     "SolveInterrupted",
     "Stats",
-    "Tableau",
     "Trajectory",
     "Uniform",
     "explicit",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,6 +131,7 @@ class ExplicitRungeKutta:
         stages: number of stages; a step costs ``stages - 1`` evaluations, the first being known.
         stability: length of the real negative stability interval.
         dense: whether the step has an interpolant worthy of the method.
+        control: step controller of an adaptive solve; None stands for the integral one.
         dense_order: 4 (quartic through ``mid``) or 3 (cubic Hermite).
 
     Example:
@@ -138,6 +141,9 @@ class ExplicitRungeKutta:
         >>> heun.step(lambda c, x: (-x[0],), 0.5, x, (-x[0],)).x
         (tensor(0.6250),)
     """
+
+    # The controller's module needs `combine`; here it is only carried along.
+    control: Any = None
 
     def __init__(self, tableau: Tableau) -> None:
         self.name = tableau.name
@@ -161,6 +167,21 @@ class ExplicitRungeKutta:
 
     def __repr__(self) -> str:
         return f"ExplicitRungeKutta({self.name!r})"
+
+    def controlled(self, control: Any) -> ExplicitRungeKutta:
+        """Return the same method with a step controller of its own.
+
+        Args:
+            control: from `solvers.control`, such as ``PI()``.
+
+        Example:
+            >>> from solvers.control import PI
+            >>> explicit("tsit5").controlled(PI()).control.kP
+            0.3
+        """
+        other = copy(self)
+        other.control = control
+        return other
 
     def step(
         self,

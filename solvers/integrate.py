@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from solvers.diagnosis import Breakdown
 from solvers.explicit import ExplicitRungeKutta, Step
@@ -139,6 +140,15 @@ class Loop:
             if self.report is not None:
                 self.report(self._covered())
 
+    def spread(self, h: np.ndarray, graphs: np.ndarray, like: Tensor) -> float | Tensor:
+        """The clocks' steps as rows take them; graphs that have ended take none on a shared clock.
+
+        They would not be seen again, but what overflows in them would spoil the gradients of all.
+        """
+        if len(h) == 1 and not graphs.all():
+            return self.rows.spread(np.where(graphs, h, 0.0), like)
+        return self.flow.clocks.spread(h, like)
+
     def _take_stock(self) -> None:
         """Who is still going, and what is the next time to save; after each change of either."""
         clocks = np.arange(len(self.t))
@@ -161,7 +171,7 @@ class Loop:
         h = self.direction * size
         step = self.stepper.step(
             self.flow.stages(self.t, h),
-            self.flow.clocks.spread(h, self.x[0]),
+            self.spread(h, self.alive, self.x[0]),
             self.x,
             self.fx,
             error=self.pace.adaptive,

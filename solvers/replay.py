@@ -97,7 +97,7 @@ def _stretch(
             fx = loop.flow(move.t, state) if slope is None else slope
             step = loop.stepper.step(
                 loop.flow.stages(move.t, move.h),
-                loop.flow.clocks.spread(move.h, state[0]),
+                loop.spread(move.h, move.graphs, state[0]),
                 state,
                 fx,
                 error=False,

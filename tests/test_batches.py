@@ -196,6 +196,16 @@ def test_a_field_that_is_nan_for_one_graph(
     torch.testing.assert_close(traj.final[good], want, rtol=1e-3, atol=1e-4)
 
 
+def test_each_failing_graph_is_told_of_its_own_nodes() -> None:
+    batch = Graph.union([catalogue.path(3)] * 3)
+    x0 = torch.ones(9, 1, dtype=torch.float64)
+    x0[[1, 2, 7]] = 11.0
+    traj = solve(Sick(0.2, True), x0, 1.0, batch, raise_on_failure=False)
+    assert traj.status == ("not_finite", "done", "not_finite")
+    assert "in 2 of 9 nodes (first: node 1)" in traj.messages[0]
+    assert "in 1 of 9 nodes (first: node 7)" in traj.messages[2]
+
+
 @dataclass
 class Small:
     """Stops each graph once its largest entry is below the level."""
@@ -263,7 +273,7 @@ def test_a_shared_step_is_as_small_as_the_hardest_graph_needs() -> None:
     true = solve(field, x0[rows], 0.3, hard, solver="dopri8", rtol=1e-11, atol=1e-12).final
     own = solve(field, x0[rows], 0.3, hard, solver="dopri5", rtol=1e-6, atol=1e-8)
     assert traj.stats.accepted[60] == pytest.approx(own.stats.accepted, abs=3)
-    assert (traj.final[rows] - true).norm() <= 2 * (own.final - true).norm() + 1e-12
+    assert (traj.final[rows] - true).norm() <= 4 * (own.final - true).norm()
 
 
 def test_a_failed_graph_leaves_no_tiny_steps_to_the_others() -> None:

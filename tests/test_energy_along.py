@@ -139,12 +139,24 @@ def test_rates_stay_right_down_to_consensus(graph: Graph, gap: float, solver: st
         assert energy.rate(*window) == pytest.approx(-2 * gap, rel=0.01)
 
 
+def test_the_deviation_scale_listens_to_rtol() -> None:
+    graph, x0 = catalogue.ring(30), 5.0 + normal(30, 2)
+    counts = [
+        solve(
+            Heat(), x0, 3.0, graph, solver="tsit5", error_scale="deviation", rtol=r, atol=1e-9
+        ).stats.accepted
+        for r in (1e-7, 1e-2)
+    ]
+    assert counts[0] > 3 * counts[1]
+
+
 def test_the_plain_scale_hides_what_it_cannot_know() -> None:
     graph, x0 = catalogue.grid(10, 10), normal(100, 1)
     traj = solve(Heat(), x0, 150.0, graph, solver="dopri5")
     want = true_energy(graph, x0, "comb", traj.energy.t)
     assert want[-1] < 1e-9 * want[0]
     assert traj.energy.y[-1].isnan()
+    assert traj.energy.y[~traj.energy.y.isnan()].min() < 1e-5 * want[0]
     check(traj.energy, want, 0.03)
     sharp = solve(Heat(), x0, 150.0, graph, solver="dopri5", error_scale="deviation")
     assert float(sharp.energy.y[-1]) == pytest.approx(

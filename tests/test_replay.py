@@ -212,6 +212,27 @@ def test_stopped_and_failed_graphs_keep_their_gradients(grad: str) -> None:
     assert float(found[2]) == 0.0
 
 
+@pytest.mark.parametrize("grad", ["tape", "replay"])
+@pytest.mark.parametrize("own_steps", [True, False])
+def test_a_failed_graph_spoils_no_gradient_of_the_others(grad: str, own_steps: bool) -> None:
+    class Square(Field):
+        def __init__(self) -> None:
+            super().__init__()
+            self.k = nn.Parameter(torch.tensor(1.0).double())
+            self.batched_time = own_steps
+
+        def rest(self, t: Tensor, x: Tensor) -> Tensor:
+            return self.k * x**2
+
+    field, batch = Square(), Graph.union([catalogue.path(1)] * 2)
+    x0 = torch.tensor([[0.3], [2.0]], dtype=torch.float64, requires_grad=True)
+    traj = solve(field, x0, 1.0, batch, grad=grad, raise_on_failure=False, rtol=1e-8, atol=1e-10)
+    assert traj.status == ("done", "step_too_small")
+    slope, rate = torch.autograd.grad(traj.final[0].sum(), (x0, field.k))
+    assert slope.flatten().tolist() == pytest.approx([1 / 0.49, 0.0])
+    assert float(rate) == pytest.approx(0.09 / 0.49)
+
+
 def test_every_accepted_state_can_be_differentiated() -> None:
     graph = catalogue.path(4)
     field, x0 = Mixing(normal(2, 2, seed=5)), normal(4, 2).requires_grad_()

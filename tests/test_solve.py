@@ -164,6 +164,9 @@ def test_schedules_place_the_steps_and_saved_times_join_them() -> None:
     assert moments(traj) == pytest.approx([0.0, 0.25, 0.3, 0.5, 0.75, 1.0])
     assert (traj.stats.solver, traj.stats.accepted) == ("rk4", 5)
     assert solve(swing, y0, 1.0, steps=3).stats.solver == "heun"
+    # 3 * 0.1 is not 0.3: points that differ by rounding are one.
+    tenths = [0.1 * k for k in range(10)] + [1.0]
+    assert solve(swing, y0, tenths, steps=10).stats.accepted == 10
 
 
 def test_watching_sees_new_states_and_changes_nothing() -> None:
