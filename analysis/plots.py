@@ -53,6 +53,8 @@ def curve(
         label: Name of the vertical axis; its convention by default.
         log: Whether the vertical axis is logarithmic.
     """
+    from matplotlib.ticker import NullFormatter
+
     ax = _axes(ax)
     t = series.t if series.t.dim() > 1 else series.t[:, None]
     y = series.y if series.y.dim() > 1 else series.y[:, None]
@@ -77,6 +79,8 @@ def curve(
     positive = y[~y.isnan()]
     if log and len(positive) and bool((positive > 0).all()):
         ax.set_yscale("log")
+        if float(positive.max() / positive.min()) > 10:
+            ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("time $t$")
     ax.set_ylabel(label or series.convention)
     return ax
@@ -200,7 +204,7 @@ def film(
     figure = figure or plt.figure(figsize=(PAGE, PAGE / 4), layout="constrained")
     frames = _frames(trajectory, times)
     axes = figure.subplots(1, len(frames), squeeze=False)[0]
-    values = torch.cat([x.flatten() for _, x in frames])
+    values = torch.cat([x.reshape(len(x), -1)[:, 0] for _, x in frames])
     limits = float(values.min()), float(values.max())
     for ax, (t, x) in zip(axes, frames, strict=True):
         state(trajectory.graph, x, ax, limits=limits, title=f"$t$ = {t:.3g}")

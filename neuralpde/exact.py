@@ -135,7 +135,9 @@ class ExactRoute:
         assert field is not None
         assert form is not None
         assert graph is not None
-        matched = field.source is None and field.dissipation is not None
+        assert field.operator is not None
+        # Moments need a real spectrum, which directed diffusion has not.
+        matched = field.source is None and field.operator.self_adjoint
 
         def count(spent: int) -> None:
             trajectory.stats.operator_products += spent

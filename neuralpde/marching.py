@@ -124,8 +124,13 @@ class March:
     @staticmethod
     def _track(problem: Problem, form: Any) -> EnergyTrack:
         field = problem.field
-        rates = None if field is None or not field.affine else field.dissipation
-        return EnergyTrack(form, rates if problem.f is field else None)
+        if field is None or field.operator is None or field.dissipation is None:
+            return EnergyTrack(form)
+        # On a directed graph -<x, L x> is not the form, and a rate of zero hides L.
+        tells = (
+            field.affine and field.operator.self_adjoint and bool((field.dissipation != 0).all())
+        )
+        return EnergyTrack(form, field.dissipation if tells else None)
 
     @staticmethod
     def _tolerance(problem: Problem) -> Tolerance:

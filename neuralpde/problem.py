@@ -137,6 +137,7 @@ def pose(
         _check_rows(state, the_graph)
     graphs = 1 if the_graph is None else the_graph.num_graphs
     save_times = _times(t, graphs)
+    save_times = save_times[[0, -1]] if save == "end" else save_times
     for name, value, known in (
         ("error_scale", error_scale, ERROR_SCALES),
         ("grad", grad, GRADS),
@@ -157,9 +158,7 @@ def pose(
     return Problem(
         function,
         function if isinstance(function, Field) else None,
-        type(field).__name__
-        if isinstance(field, nn.Module)
-        else getattr(field, "__name__", type(field).__name__),
+        _label(field),
         state,
         packed,
         the_graph,
@@ -180,7 +179,7 @@ def pose(
         generator,
         progress,
         {
-            "field": type(field).__name__,
+            "field": _label(field),
             "rtol": rtol_,
             "atol": atol_,
             "error_scale": error_scale,
@@ -191,6 +190,12 @@ def pose(
             "device": str(state[0].device),
         },
     )
+
+
+def _label(field: Any) -> str:
+    """What a field or a callable is called."""
+    named = getattr(field, "label", None) or getattr(field, "__name__", None)
+    return str(named or type(field).__name__)
 
 
 def _checked_state(parts: tuple[Any, ...]) -> tuple[Tensor, ...]:

@@ -148,10 +148,13 @@ class ExactEnergy:
 
     def attach(self, trajectory: Trajectory) -> None:
         """Let the trajectory compute its three series on first access, all of them at once."""
+        # What is kept of the trajectory later (save="end") is not what was solved.
+        states = trajectory.x
+        assert isinstance(states, Tensor)
 
         def compute(name: str) -> Callable[[], Series]:
             def found() -> Series:
-                series = self._series(trajectory)
+                series = self._series(states.detach())
                 trajectory._series.update(series)
                 return series[name]
 
@@ -160,9 +163,7 @@ class ExactEnergy:
         for name in ("energy", "norm", "rayleigh"):
             trajectory._series[name] = compute(name)
 
-    def _series(self, trajectory: Trajectory) -> dict[str, Series]:
-        states = trajectory.x
-        assert isinstance(states, Tensor)
+    def _series(self, states: Tensor) -> dict[str, Series]:
         measured = [self.form.parts(x) for x in states]
         parts = Parts(
             *(
@@ -171,7 +172,7 @@ class ExactEnergy:
             )
         )
         floor = self._floor(parts, torch.finfo(states.dtype).eps)
-        t = trajectory.t.detach()
+        t = self.times
         times = t[:, None].expand(len(t), self.form.rows.num_graphs) if t.dim() == 1 else t
         if self.rates is not None and not bool((self.rates < 0).any()):
             times, parts, floor = self._from_moments(times, parts, floor)

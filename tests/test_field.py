@@ -171,6 +171,24 @@ def test_sums_add_rests_and_keep_what_belongs_to_all() -> None:
     assert names == {f"terms.2.{name}" for name, _ in Twice().named_parameters()}
 
 
+class Both(Field):
+    """A linear part beside a rest."""
+
+    def prepare(self, graph: Graph, x0: Tensor) -> None:
+        self.operator = -graph.laplacian()
+        self.source = x0
+
+    def rest(self, t: Tensor, x: Tensor) -> Tensor:
+        return x.sin()
+
+
+def test_a_term_with_a_rest_gives_its_linear_part_once() -> None:
+    x = normal(9, 2)
+    L = GRAPH.to(dtype=torch.float64).laplacian()
+    bound = Sum(Both(), Heat(), Source(2.0)).bind(GRAPH, x)
+    torch.testing.assert_close(bound(ZERO, x), -2 * (L @ x) + x + 2.0 + x.sin())
+
+
 def test_a_merged_operator_is_one_leaf() -> None:
     theta = nn.Parameter(torch.tensor(0.5).double())
     bound = Sum(Heat(rate=theta), Heat("rw")).bind(GRAPH, normal(9, 2))

@@ -227,9 +227,10 @@ def test_the_last_step_is_never_a_scrap(end: float) -> None:
 
 
 def test_a_step_cut_short_to_save_says_little_about_the_next() -> None:
-    counts = []
-    for times in ([0.0, 1.0, 6.0], [0.0, 1.0, 1.0 + 1e-7, 6.0]):
-        counts.append(int(loop(swing, times, "dopri8").run((normal(3),)).accepted[0]))
+    counts = [
+        int(loop(swing, times, "dopri8").run((normal(3),)).accepted[0])
+        for times in ([0.0, 1.0, 6.0], [0.0, 1.0, 1.0 + 1e-7, 6.0])
+    ]
     assert counts[1] <= counts[0] + 2
 
 

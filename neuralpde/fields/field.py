@@ -118,6 +118,11 @@ class Field(nn.Module):
         return out
 
     @property
+    def label(self) -> str:
+        """What the field is called in messages and statistics."""
+        return type(self).__name__
+
+    @property
     def affine(self) -> bool:
         """Whether the bound field is A x + source and nothing else: then it is solved exactly."""
         return self.operator is not None and not self.has_rest
@@ -151,11 +156,17 @@ class Sum(Field):
         super().__init__()
         flat = [part for f in fields for part in getattr(f, "parts", (f,))]
         self.terms = nn.ModuleList(flat)
+        self._label = " + ".join(part.label for part in flat)
         if any(part.pieces is not None for part in flat):
             raise ValueError("a piecewise field is added to piece by piece: Layers([f + g, ...])")
         orders = {part.order for part in flat}
         if orders != {1}:
             raise ValueError(f"only first-order fields add up; these have orders {sorted(orders)}")
+
+    @property
+    def label(self) -> str:
+        """The terms' labels, with a plus between them."""
+        return self._label
 
     @property
     def parts(self) -> tuple[Any, ...]:
