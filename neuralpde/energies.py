@@ -112,11 +112,14 @@ class DirichletForm:
             return torch.view_as_complex(out.view(*x.shape, 2))
         return out.view(x.shape)
 
-    def _project(self, flat: Tensor, out: Tensor | None = None) -> Tensor:
+    def _project(
+        self, flat: Tensor, out: Tensor | None = None, work: Tensor | None = None
+    ) -> Tensor:
         if self._averages is None:
             mean = (self.weights.to(flat.dtype) @ flat).unsqueeze(0)
         else:
-            mean = (self._averages.to(flat.dtype) @ flat)[self.labels]
+            means = self._averages.to(flat.dtype) @ flat
+            mean = torch.index_select(means, 0, self.labels, out=work)
         kernel = self.kernel.to(flat.dtype).unsqueeze(1)
         return torch.addcmul(flat, kernel, mean, value=-1.0, out=out)
 
@@ -141,21 +144,32 @@ class DirichletForm:
             if not self._work or self._work[0].shape != flat.shape:
                 self._work = [torch.empty_like(flat), torch.empty_like(flat)]
             centred, product = self._work
-            self._project(flat, centred)
+            self._project(flat, centred, product)
             if slope is None:
                 half = self.half if self.half.dtype == flat.dtype else self.half.to(flat.dtype)
-                half.addmm_(product, centred)
-                energy = 2 * self._inner(centred, product)
+                image = half.addmm_(product, centred)
             else:
-                energy = -self._inner(centred, _columns(slope.detach()))
-            return Parts(energy, self._square(flat), self._square(centred))
+                image = _columns(slope.detach())
+            pairs = ((centred, image), (flat, flat), (centred, centred))
+            totals = self._totals(torch.stack([torch.linalg.vecdot(a, b) for a, b in pairs]))
+            return Parts(totals[0] * (2 if slope is None else -1), totals[1], totals[2])
 
-    def _inner(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.rows.sums((torch.linalg.vecdot(a, b),))
+    def norm_alone(self, x: Tensor) -> Parts:
+        """The squared norm per graph; energy and deviation are left at zero."""
+        with torch.no_grad():
+            flat = _columns(x.detach())
+            squares = torch.linalg.vecdot(flat, flat)
+            totals = self._totals(torch.stack([torch.zeros_like(squares), squares, squares]))
+            return Parts(totals[0], totals[1], totals[0])
 
-    def _square(self, a: Tensor) -> Tensor:
-        squares = torch.linalg.vecdot(a, a)
-        return self.rows.sums((squares if self.mass is None else squares * self.mass,))
+    def _totals(self, of_rows: Tensor) -> Float[Tensor, "three graphs"]:
+        """Inner product and squares, summed over the rows of each graph in double precision."""
+        if self.mass is not None:
+            of_rows = torch.cat([of_rows[:1], of_rows[1:] * self.mass])
+        if self.rows.batch is None:
+            return of_rows.sum(1, keepdim=True, dtype=torch.float64)
+        totals = torch.zeros(3, self.rows.num_graphs, dtype=torch.float64, device=of_rows.device)
+        return totals.index_add_(1, self.rows.batch, of_rows.double())
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,11 @@ class March:
                 "save='steps' keeps every state, which grad='replay' would not differentiate; use "
                 "grad='tape', or list times in t"
             )
+        if problem.grad == "replay" and not problem.knows_its_leaves and _hides_tensors(problem):
+            raise ValueError(
+                f"grad='replay' cannot see the tensors that the plain function {problem.name} "
+                "differentiates: use grad='tape', or make it a Field or an nn.Module"
+            )
         if problem.grad != "auto":
             return problem.grad
         if not torch.is_grad_enabled():
@@ -269,6 +274,15 @@ def _check_slopes(name: str, slopes: State, x: State) -> None:
                 f"{name} returned {slope.dtype} for a state of {part.dtype}; convert the field's "
                 "constants (graph.like(x) gives operators in the state's dtype)"
             )
+
+
+def _hides_tensors(problem: Problem) -> bool:
+    """Whether a plain function's value requires grad although its state does not."""
+    time = torch.tensor(problem.times[0, 0], dtype=problem.dtype.to_real())
+    state = tuple(part.detach() for part in problem.x0)
+    with torch.enable_grad():
+        slope = problem.f(time.to(state[0].device), _unpack(problem, state))
+    return any(part.requires_grad for part in (slope if problem.packed else (slope,)))
 
 
 def _moved_start(problem: Problem, flow: Flow) -> State:

@@ -297,8 +297,12 @@ def check_resolution(problem: Problem) -> None:
     rtol, eps, dtype = problem.rtol, problem.eps, str(problem.dtype).removeprefix("torch.")
     if rtol < 2 * eps and not (rtol == 0 and problem.atol > 0):
         raise ValueError(
-            f"rtol={rtol:g} is below what {dtype} can hold (2 eps = {2 * eps:.2g}); use at least "
-            f"{50 * eps:.2g}, or x0.double()"
+            f"rtol={rtol:g} is below what {dtype} can hold (2 eps = {2 * eps:.2g}); use "
+            + (
+                f"at least {50 * eps:.2g}, or x0.double()"
+                if eps < 1e-4
+                else "x0.float(), or steps="
+            )
         )
     if rtol < 50 * eps and rtol > 0:
         warnings.warn(

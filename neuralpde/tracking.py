@@ -23,15 +23,14 @@ POINTS = 64
 SAFETY = 8.0
 """An error e moves E by at most 2 sqrt(E lambda) |e| + lambda |e|^2, E itself at 6 lambda |e|^2."""
 
-CURVE_TOLERANCE = 1e-5
-"""Truncation of the energy's Chebyshev series in single precision, relative to |x|^2 lambda_max."""
-
+TRUNCATION = 0.1
+"""Truncation of the energy's Chebyshev series, in units of rtol |x|^2 lambda_max."""
 
 PRECISE = 1e-13
-"""The same in double precision, where more products buy more decades."""
+"""The same for small states, where more products buy more decades."""
 
-SMALL = 2**18
-"""States of up to so many entries are read in double precision: nobody notices the time."""
+SMALL = 2**14
+"""States of up to so many entries are read precisely, in float64: nobody notices the time."""
 
 
 @dataclass
@@ -104,7 +103,7 @@ class EnergyTrack:
         moved = np.stack(self.moved)
         own = [own_points(v.numpy(), moved) for v in (parts.energy, parts.square, parts.deviation)]
         times = own_points(np.stack(self.times), moved)
-        return series_of(times, Parts(*own), own_points(floor.numpy(), moved), self.form.convention)
+        return series_of(times, Parts(*own), own_points(floor.numpy(), moved), self.form)
 
     def floor(self, parts: Parts, tolerance: Tolerance, eps: float, entries: Tensor) -> Tensor:
         """The absolute error of each energy: rounding of the form and of the states, tolerance."""
@@ -112,12 +111,14 @@ class EnergyTrack:
         return SAFETY * self.form.largest * (rounding + tolerance.square(parts, entries))
 
 
-def series_of(t: Tensor, parts: Parts, floor: Tensor, convention: str) -> dict[str, Series]:
+def series_of(t: Tensor, parts: Parts, floor: Tensor, form: DirichletForm) -> dict[str, Series]:
     """Energy, norm and Rayleigh quotient from the same evaluations."""
+    convention, norm = form.convention, "Frobenius norm of x"
+    norm = norm if form.mass is None else "norm of x in the metric of L"
     safe = torch.where(parts.square > 0, parts.square, torch.nan)
     return {
         "energy": Series(t, parts.energy, convention, floor),
-        "norm": Series(t, parts.square.clamp(min=0).sqrt(), "Frobenius norm of x"),
+        "norm": Series(t, parts.square.clamp(min=0).sqrt(), norm),
         "rayleigh": Series(
             t, parts.energy / safe, f"tr(x'Lx) / |x|^2, {convention.split(':')[0]}", floor / safe
         ),
@@ -164,7 +165,10 @@ class ExactEnergy:
             trajectory._series[name] = compute(name)
 
     def _series(self, states: Tensor) -> dict[str, Series]:
-        measured = [self.form.parts(x) for x in states]
+        matched = self.rates is not None and not bool((self.rates < 0).any())
+        # Moments know the first state better than a look at it does; only its norm is missing.
+        first = self.form.norm_alone(states[0]) if matched else self.form.parts(states[0])
+        measured = [first] + [self.form.parts(x) for x in states[1:]]
         parts = Parts(
             *(
                 torch.stack([getattr(part, name) for part in measured]).cpu()
@@ -174,13 +178,13 @@ class ExactEnergy:
         floor = self._floor(parts, torch.finfo(states.dtype).eps)
         t = self.times
         times = t[:, None].expand(len(t), self.form.rows.num_graphs) if t.dim() == 1 else t
-        if self.rates is not None and not bool((self.rates < 0).any()):
+        if matched:
             times, parts, floor = self._from_moments(times, parts, floor)
         if self.form.rows.num_graphs == 1:
             once = torch.cat([torch.ones(1, dtype=torch.bool), times.diff(dim=0)[:, 0] != 0])
             times, floor = times[once, 0], floor[once, 0]
             parts = Parts(parts.energy[once, 0], parts.square[once, 0], parts.deviation[once, 0])
-        return series_of(times, parts, floor, self.form.convention)
+        return series_of(times, parts, floor, self.form)
 
     def _floor(self, parts: Parts, eps: float) -> Tensor:
         """The error of energies measured on saved states."""
@@ -198,16 +202,17 @@ class ExactEnergy:
         merged, order = torch.sort(
             torch.cat([times, times[:1] + grid * (times[-1:] - times[:1])]), dim=0, stable=True
         )
-        small = self.x0.numel() <= SMALL or self.x0.dtype in (torch.float64, torch.complex128)
-        graph = self.graph.to(dtype=torch.float64) if small else self.graph
+        small = self.x0.numel() <= SMALL
         x0 = self.x0.detach()
-        x0 = x0.to(torch.promote_types(x0.dtype, torch.float64)) if small else x0
+        x0 = x0.to(torch.promote_types(x0.dtype, torch.float64 if small else torch.float32))
+        graph = self.graph.like(x0)
         found = curves(
             graph.laplacian(self.form.norm),
             DirichletForm.of(graph, self.form.norm).deviation(x0),
             ((merged - times[:1]) * self.rates.double().cpu()).numpy(),
             metric=self.form.mass,
-            tol=PRECISE if small else CURVE_TOLERANCE,
+            tol=PRECISE if small else max(self.rtol * TRUNCATION, PRECISE),
+            overwrite=True,
         )
         self.count(found.products)
         energy, square, floor = (
@@ -215,10 +220,12 @@ class ExactEnergy:
         )
         rows = len(times) + POINTS
         from_saved = torch.full((3, rows, times.shape[1]), torch.inf, dtype=torch.float64)
-        from_saved[:, : len(times)] = torch.stack([saved.energy, saved.deviation, saved_floor])
+        known = torch.stack([saved.energy, saved.deviation, saved_floor])
+        from_saved[:, 1 : len(times)] = known[:, 1:]
         measured, deviation, own = torch.gather(from_saved, 1, order.expand(3, -1, -1))
         better = own < floor
         energy = torch.where(better, measured, energy)
         square = torch.where(better, deviation, square)
-        kernel = (saved.square[:1] - saved.deviation[:1]).clamp(min=0.0)
+        start = torch.from_numpy(found.square[order.argmin(0), range(order.shape[1])])
+        kernel = (saved.square[:1] - start).clamp(min=0.0)
         return merged, Parts(energy, square + kernel, square), torch.where(better, own, floor)

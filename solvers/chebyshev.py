@@ -178,7 +178,7 @@ class Recurrence:
         if degree == 0:
             return sums, v, v
         twice = self._twice.addmm_
-        before, last = v, twice(torch.zeros_like(v), v, alpha=0.5)
+        before, last = v, twice(torch.empty_like(v), v, alpha=0.5)
         targets = list(zip(tables, sums, strict=True))
         for k in range(1, degree + 1):
             if k > 1:

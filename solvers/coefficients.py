@@ -151,14 +151,15 @@ def energy(
     half, scale = (hi - lo) / 2, max(abs(lo), abs(hi))
     z = 2 * times * half
     _check_argument(float(z.max(initial=0.0)))
-    largest = int(degree_bound(z, NEGLIGIBLE).max(initial=0.0)) + 2
+    rest = max(NEGLIGIBLE, 1e-3 * tail)
+    largest = int(degree_bound(z, rest / 4).max(initial=0.0)) + 2
     bessel = ive(np.abs(np.arange(-1, largest + 2)), z[:, None])
     middle = bessel[:, 1:-1]
     weights = lo * middle + half * (middle - (bessel[:, :-2] + bessel[:, 2:]) / 2)
     weights *= 2 * np.exp(-2 * times * lo)[:, None]
     weights[:, 0] /= 2
     absolute = np.abs(weights)
-    beyond = np.cumsum(absolute[:, ::-1], axis=1)[:, ::-1] - absolute + NEGLIGIBLE * scale
+    beyond = np.cumsum(absolute[:, ::-1], axis=1)[:, ::-1] - absolute + rest * scale
     enough = (beyond <= max(tail, 2 * NEGLIGIBLE) * scale).all(0)
     degree = int(np.argmax(enough))
     return weights[:, : degree + 1], beyond[:, degree]
@@ -185,10 +186,12 @@ def decay(
     """
     z = 2 * times * (hi - lo) / 2
     _check_argument(float(z.max(initial=0.0)))
-    largest = max(int(degree_bound(z, NEGLIGIBLE).max(initial=0.0)) + 2, degree)
-    weights = 2 * ive(np.arange(largest + 1), z[:, None]) * np.exp(-2 * times * lo)[:, None]
+    weights = 2 * ive(np.arange(degree + 1), z[:, None])
     weights[:, 0] /= 2
-    return weights[:, : degree + 1], weights[:, degree + 1 :].sum(1) + NEGLIGIBLE
+    # All of them are positive and sum to 1.
+    beyond = np.maximum(1.0 - weights.sum(1), 0.0) + degree * np.finfo(np.float64).eps
+    grown = np.exp(-2 * times * lo)
+    return weights * grown[:, None], beyond * grown
 
 
 @lru_cache(maxsize=4096)

@@ -31,6 +31,10 @@ class Exact:
         degree: largest degree of a series.
         reason: method, degree and norm of the guarantee, in words.
         method: "chebyshev" or "uniformisation".
+
+    Example:
+        >>> Exact(torch.zeros(2, 3, 1), 7, 7, "", "chebyshev").products
+        7
     """
 
     x: Inexact[Tensor, "times nodes ..."]

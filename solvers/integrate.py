@@ -109,6 +109,7 @@ class Loop:
         graphs, clocks = self.rows.num_graphs, self.times.shape[1]
         self.clock_of = np.arange(graphs) if clocks > 1 else np.zeros(graphs, dtype=int)
         self.x = self.start = x
+        self.slope_known = False
         self.sizes: list[np.ndarray] = []
         self.ratio = np.full(graphs, np.nan)
         self.t, self.end = self.times[0].copy(), self.times[-1]

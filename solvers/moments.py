@@ -91,10 +91,11 @@ def curves(
     *,
     metric: Float[Tensor, " nodes"] | None = None,
     tol: float = 1e-5,
+    overwrite: bool = False,
 ) -> Curves:
     """Compute energy and squared norm of ``e^(-tL) x`` from one set of moments.
 
-    See :func:`energy_curve`, whose arguments these are.
+    See :func:`energy_curve`, whose arguments these are; with `overwrite`, x is a work space.
 
     Example:
         >>> from neuralpde.operators import Pattern, SparseOperator
@@ -120,7 +121,8 @@ def curves(
     lo, hi = (end.detach().cpu().numpy() for end in L.spectrum())
     size = np.maximum(np.abs(lo), np.abs(hi))
     series = _series(times, lo, hi, tol)
-    moments = _moments(L, v, lo, hi, max(d.shape[1] for d, _ in series), rows, metric)
+    dot = _products(rows, metric)
+    moments = _moments(L, v, lo, hi, max(d.shape[1] for d, _ in series), dot, overwrite)
     eps = torch.finfo(v.dtype).eps
     values, floor, squares, errors = (np.empty_like(times) for _ in range(4))
     for graph, (weights, left_out) in enumerate(series):
@@ -156,27 +158,27 @@ def _moments(
     lo: np.ndarray,
     hi: np.ndarray,
     count: int,
-    rows: Rows,
-    metric: Tensor | None,
+    dot: Callable[[Tensor, Tensor], Tensor],
+    overwrite: bool,
 ) -> Float[np.ndarray, "moments graphs"]:
     half, middle = (hi - lo) / 2, (hi + lo) / 2
     safe = np.where(half > 0, half, 1.0)
     with torch.no_grad():
         scalars = (numbers(2 * c, L) for c in (-1 / safe, np.where(half > 0, middle / safe, 1.0)))
         twice = L.shifted(*scalars).to(v.dtype).addmm_
-    dot = _products(rows, metric)
     before, last = v, v
     first = dot(v, v)
     moments = [first]
     for order in range(1, count):
         k = order // 2
         if order == 1:
-            last = twice(torch.zeros_like(v), v, alpha=0.5)
+            last = twice(torch.empty_like(v), v, alpha=0.5)
             moments.append(dot(last, v))
         elif order % 2 == 0:
             moments.append(2 * dot(last, last) - first)
         else:
-            before, last = last, twice(before.clone() if k == 1 else before, last, beta=-1.0)
+            spent = before if k > 1 or overwrite else before.clone()
+            before, last = last, twice(spent, last, beta=-1.0)
             moments.append(2 * dot(last, before) - moments[1])
     found: np.ndarray = torch.stack(moments).cpu().numpy()
     return found

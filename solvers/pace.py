@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from solvers.control import Control, error_ratio, initial_step, tolerance_scale
+from solvers.control import Control, error_ratio, initial_step
 from solvers.explicit import ExplicitRungeKutta, Step
 from solvers.flow import Flow
 from solvers.rows import Rows, State
@@ -35,6 +36,7 @@ class Adaptive:
     adaptive = True
     _h: np.ndarray = field(init=False, repr=False)
     _history: Any = field(init=False, repr=False)
+    _work: tuple[tuple[Tensor, Tensor], ...] | None = field(init=False, default=None, repr=False)
     _first: np.ndarray | None = field(init=False, default=None, repr=False)
 
     def start(
@@ -78,11 +80,27 @@ class Adaptive:
     def ratio(self, x: State, step: Step, rows: Rows) -> np.ndarray:
         """The error of a step in units of the tolerance, one number per graph."""
         assert step.error is not None
-        if self.deviation is None:
-            scale = tolerance_scale(x, step.x, self.rtol, self.atol)
-        else:
+        with torch.no_grad():
+            if self.deviation is None:
+                scaled = self._scaled(step.error, x, step.x)
+                return rows.mean_square(scaled).sqrt_().cpu().numpy()
             scale = self._deviation_scale(x, step.x, rows)
-        return error_ratio(step.error, scale, rows).cpu().numpy()
+            return error_ratio(step.error, scale, rows).cpu().numpy()
+
+    def _scaled(self, error: State, x: State, new: State) -> State:
+        """|error| / (atol + rtol max(|x|, |new|)) in buffers that are used again.
+
+        Fresh memory for every step would cost as much as the arithmetic.
+        """
+        if self._work is None:
+            sizes = [part.detach().abs() for part in x]
+            self._work = tuple((size, torch.empty_like(size)) for size in sizes)
+        scaled = []
+        for e, before, after, (scale, work) in zip(error, x, new, self._work, strict=True):
+            torch.maximum(torch.abs(before, out=work), torch.abs(after, out=scale), out=scale)
+            scale.mul_(self.rtol).add_(max(self.atol, torch.finfo(scale.dtype).tiny))
+            scaled.append(torch.abs(e, out=work).div_(scale))
+        return tuple(scaled)
 
     def _deviation_scale(self, x: State, new: State, rows: Rows) -> State:
         # atol shrinks with the deviation itself: a fixed one would drown what is left near

@@ -331,3 +331,12 @@ def test_the_controller_has_no_gradient() -> None:
         value, slope = value * factor, slope * factor + value * change
     assert float(final.detach()) == pytest.approx(value, rel=1e-12)
     assert float(found) == pytest.approx(slope, rel=1e-12)
+
+
+def test_replay_refuses_a_function_that_hides_what_it_differentiates() -> None:
+    rate = torch.ones((), dtype=torch.float64, requires_grad=True)
+    x0 = torch.ones(2, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"<lambda>.*grad='tape'"):
+        solve(lambda t, x: -rate * x, x0, 1.0, grad="replay")
+    (slope,) = torch.autograd.grad(solve(lambda t, x: -rate * x, x0, 1.0).final.sum(), rate)
+    assert float(slope) == pytest.approx(-2 * math.exp(-1.0), rel=1e-3)

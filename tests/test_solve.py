@@ -315,6 +315,10 @@ def test_an_interrupt_hands_over_what_was_done(calls: int) -> None:
     )
     assert float(traj.ended) < 20
     assert not reached[traj.t > traj.ended].any()
+    left = calls
+    with pytest.raises(SolveInterrupted) as caught:
+        solve(field, y0, 20.0, solver="dopri5", save="steps")
+    assert caught.value.trajectory.x.shape == (len(caught.value.trajectory.t), 2)
 
 
 def test_progress_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,6 +124,7 @@ class SparseOperator(Operator):
         self._matrix = Matrix(pattern, symmetric=tags.symmetric and not values.requires_grad)
         self._transposed: SparseOperator | None = self if self._matrix.symmetric else None
         self._unrounded: Callable[[], SparseOperator] | None = None
+        self._last_shift: tuple[tuple[Scalar, Scalar], SparseOperator] | None = None
 
     def _enclosed(self, enclosure: tuple[Scalar, Scalar]) -> Tags:
         lo, hi = (self.graphs.numbers(end) for end in enclosure)
@@ -145,9 +146,7 @@ class SparseOperator(Operator):
         return other
 
     def wide(self) -> SparseOperator:
-        """Return the operator in float64, with the values it had before they were rounded.
-
-        What was cast from float64, and what was computed from such operators, remembers how.
+        """Return the operator in float64, as it was before it, or what made it, was rounded.
 
         >>> third = SparseOperator(Pattern.identity(1), torch.tensor([1 / 3]).double())
         >>> (third.to(torch.float32) * 3.0).wide().values.item()
@@ -155,9 +154,7 @@ class SparseOperator(Operator):
         """
         if self.dtype is torch.float64:
             return self
-        if self._unrounded is None:
-            return self._cast(torch.float64, self.device)
-        return self._unrounded()
+        return self._unrounded() if self._unrounded else self._cast(torch.float64, self.device)
 
     def __matmul__(self, x: Inexact[Tensor, "nodes ..."]) -> Inexact[Tensor, "nodes ..."]:
         plain = x.dtype is self.dtype and x.dim() == 2 and x.shape[0] == self.num_nodes
@@ -198,10 +195,7 @@ class SparseOperator(Operator):
     def to(
         self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> SparseOperator:
-        """Return the operator in another dtype or on another device; itself if it is there.
-
-        Cast to float64 it is what it was before it was rounded; see `wide`.
-        """
+        """Return the operator elsewhere; cast to float64 it is what it was, see `wide`."""
         target = torch.empty(0, device=device or self.device).device
         wanted = dtype or self.dtype
         if target == self.device and wanted is self.dtype:
@@ -245,21 +239,26 @@ class SparseOperator(Operator):
     def shifted(self, scale: Scalar, shift: Scalar) -> SparseOperator:
         """Return `scale A + shift I` as one matrix, computed in float64 and then cast.
 
-        Args:
-            scale: number, 0-d tensor or `[num_graphs]`; may require gradients.
-            shift: likewise.
+        Scale and shift are numbers, 0-d tensors or `[num_graphs]`, and may require gradients.
 
         >>> A = SparseOperator(Pattern.identity(2), torch.tensor([1.0, 2.0]))
         >>> A.shifted(3.0, -1.0).values.tolist()
         [2.0, 5.0]
         """
+        tensors = isinstance(scale, Tensor) or isinstance(shift, Tensor)
+        fixed = not (tensors or self.values.requires_grad)
+        if fixed and self._last_shift is not None and self._last_shift[0] == (scale, shift):
+            return self._last_shift[1]
         pattern, slot = self.pattern.with_diagonal()
         values = self.values.double() * self._per_entry(scale, torch.float64)
         values = _placed(pattern, values, None if pattern is self.pattern else slot)
         on_nodes = values.new_ones(self.num_nodes) * self.graphs.spread(shift, torch.float64)
         values = values.index_add(0, pattern.diagonal, on_nodes).to(self.dtype)
         tags = self.tags.scaled(self.graphs.numbers(scale)).shifted(self.graphs.numbers(shift))
-        return self._like(pattern, values, tags, lambda: self.wide().shifted(scale, shift))
+        other = self._like(pattern, values, tags, lambda: self.wide().shifted(scale, shift))
+        if fixed:
+            self._last_shift = (scale, shift), other
+        return other
 
     def minus_identity(self) -> SparseOperator:
         """Return `A - I`: the generator of the walk with the steps of a stochastic `A`."""
@@ -280,7 +279,7 @@ class SparseOperator(Operator):
             y: state of the dtype of the operator, contiguous.
             x: another state, not `y`.
             alpha: factor of the product.
-            beta: factor of what stands in `y`.
+            beta: factor of the old `y`.
         """
         if y.dim() != 2 or y.dtype is not self.dtype or self.dtype in WIDE:
             return super().addmm_(y, x, alpha, beta)
@@ -290,7 +289,7 @@ class SparseOperator(Operator):
             return torch.addmm(y, matrix, x, beta=beta, alpha=alpha, out=y)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_unrounded": None}
+        return {**self.__dict__, "_unrounded": None, "_last_shift": None}
 
     def diagonal(self) -> Float[Tensor, " nodes"]:
         """Return the diagonal entries, without gradients."""
