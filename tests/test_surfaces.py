@@ -51,7 +51,7 @@ def around_the_tube(points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_heat_on_a_torus_converges_with_second_order() -> None:
-    theta, exact = around_the_tube(64)
+    _, exact = around_the_tube(64)
     spectrum = np.fft.rfft(exact) / len(exact)
     errors = []
     for columns in (12, 24, 48):
