@@ -153,9 +153,10 @@ def energy(
     _check_argument(float(z.max(initial=0.0)))
     rest = max(NEGLIGIBLE, 1e-3 * tail)
     largest = int(degree_bound(z, rest / 4).max(initial=0.0)) + 2
-    bessel = ive(np.abs(np.arange(-1, largest + 2)), z[:, None])
-    middle = bessel[:, 1:-1]
-    weights = lo * middle + half * (middle - (bessel[:, :-2] + bessel[:, 2:]) / 2)
+    bessel = bessel_table(z, largest + 1)
+    middle = bessel[:, :-1]
+    before = np.concatenate([bessel[:, 1:2], bessel[:, :-2]], axis=1)
+    weights = lo * middle + half * (middle - (before + bessel[:, 1:]) / 2)
     weights *= 2 * np.exp(-2 * times * lo)[:, None]
     weights[:, 0] /= 2
     absolute = np.abs(weights)
@@ -163,6 +164,34 @@ def energy(
     enough = (beyond <= max(tail, 2 * NEGLIGIBLE) * scale).all(0)
     degree = int(np.argmax(enough))
     return weights[:, : degree + 1], beyond[:, degree]
+
+
+def bessel_table(z: Float[np.ndarray, " times"], largest: int) -> Float[np.ndarray, "times orders"]:
+    """Compute ``e^-z I_k(z)`` for all k up to the largest, a row for each z.
+
+    The ratios ``r_k = I_k / I_(k-1)`` obey ``r_k = z / (2 k + z r_(k+1))``, stably downwards; what
+    is not known at the start falls with the square of ``I_k`` there.
+
+    Args:
+        z: not negative.
+        largest: order of the last column.
+
+    Source:
+        Abramowitz and Stegun 9.6.26; Gautschi, SIAM Review 9 (1967).
+
+    Example:
+        >>> bool(np.allclose(bessel_table(np.array([0.0, 3.0]), 2)[1], ive([0, 1, 2], 3.0)))
+        True
+    """
+    start = int(np.ceil(1.2 * largest + 2 * np.sqrt(z.max(initial=0.0)))) + 24
+    ratios = np.empty((largest + 1, len(z)))
+    ratio = np.zeros_like(z)
+    for k in range(start, 0, -1):
+        ratio = z / (2 * k + z * ratio)
+        if k <= largest:
+            ratios[k] = ratio
+    ratios[0] = ive(0, z)
+    return np.cumprod(ratios, axis=0).T
 
 
 def decay(
@@ -186,7 +215,7 @@ def decay(
     """
     z = 2 * times * (hi - lo) / 2
     _check_argument(float(z.max(initial=0.0)))
-    weights = 2 * ive(np.arange(degree + 1), z[:, None])
+    weights = 2 * bessel_table(z, degree)
     weights[:, 0] /= 2
     # All of them are positive and sum to 1.
     beyond = np.maximum(1.0 - weights.sum(1), 0.0) + degree * np.finfo(np.float64).eps
