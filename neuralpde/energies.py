@@ -138,13 +138,7 @@ class DirichletForm:
                 and nothing is multiplied.
         """
         with torch.no_grad():
-            flat = _columns(x.detach())
-            if flat.dtype in (torch.float16, torch.bfloat16):
-                flat = flat.to(torch.float32)
-            if not self._work or self._work[0].shape != flat.shape:
-                self._work = [torch.empty_like(flat), torch.empty_like(flat)]
-            centred, product = self._work
-            self._project(flat, centred, product)
+            flat, centred, product = self.centred(x)
             if slope is None:
                 half = self.half if self.half.dtype == flat.dtype else self.half.to(flat.dtype)
                 image = half.addmm_(product, centred)
@@ -153,6 +147,20 @@ class DirichletForm:
             pairs = ((centred, image), (flat, flat), (centred, centred))
             totals = self._totals(torch.stack([torch.linalg.vecdot(a, b) for a, b in pairs]))
             return Parts(totals[0] * (2 if slope is None else -1), totals[1], totals[2])
+
+    def centred(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The state as a real matrix, x - P x, and a spare buffer; the next call uses them again.
+
+        Args:
+            x: The state `[nodes, ...]`; half precision is read in float32.
+        """
+        flat = _columns(x.detach())
+        if flat.dtype in (torch.float16, torch.bfloat16):
+            flat = flat.to(torch.float32)
+        if not self._work or self._work[0].shape != flat.shape or self._work[0].dtype != flat.dtype:
+            self._work = [torch.empty_like(flat), torch.empty_like(flat)]
+        centred, spare = self._work
+        return flat, self._project(flat, centred, spare), spare
 
     def norm_alone(self, x: Tensor) -> Parts:
         """The squared norm per graph; energy and deviation are left at zero."""

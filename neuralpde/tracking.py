@@ -206,13 +206,18 @@ class ExactEnergy:
         x0 = self.x0.detach()
         x0 = x0.to(torch.promote_types(x0.dtype, torch.float64 if small else torch.float32))
         graph = self.graph.like(x0)
+        _, centred, spare = DirichletForm.of(graph, self.form.norm).centred(x0)
+        norm, metric = self.form.norm, self.form.mass
+        if norm == "rw" and metric is not None:
+            # D^(1/2) x makes the random walk symmetric, and inner products plain.
+            norm, centred, metric = "sym", centred.mul_(metric.sqrt().to(centred)[:, None]), None
         found = curves(
-            graph.laplacian(self.form.norm),
-            DirichletForm.of(graph, self.form.norm).deviation(x0),
+            graph.laplacian(norm),
+            centred,
             ((merged - times[:1]) * self.rates.double().cpu()).numpy(),
-            metric=self.form.mass,
+            metric=metric,
             tol=PRECISE if small else max(self.rtol * TRUNCATION, PRECISE),
-            overwrite=True,
+            spare=spare,
         )
         self.count(found.products)
         energy, square, floor = (

@@ -91,11 +91,12 @@ def curves(
     *,
     metric: Float[Tensor, " nodes"] | None = None,
     tol: float = 1e-5,
-    overwrite: bool = False,
+    spare: Tensor | None = None,
 ) -> Curves:
     """Compute energy and squared norm of ``e^(-tL) x`` from one set of moments.
 
-    See :func:`energy_curve`, whose arguments these are; with `overwrite`, x is a work space.
+    See :func:`energy_curve`, whose arguments these are. With `spare`, a second real tensor like
+    x, everything is computed in these two and x is overwritten.
 
     Example:
         >>> from neuralpde.operators import Pattern, SparseOperator
@@ -122,7 +123,7 @@ def curves(
     size = np.maximum(np.abs(lo), np.abs(hi))
     series = _series(times, lo, hi, tol)
     dot = _products(rows, metric)
-    moments = _moments(L, v, lo, hi, max(d.shape[1] for d, _ in series), dot, overwrite)
+    moments = _moments(L, v, lo, hi, max(d.shape[1] for d, _ in series), dot, spare)
     eps = torch.finfo(v.dtype).eps
     values, floor, squares, errors = (np.empty_like(times) for _ in range(4))
     for graph, (weights, left_out) in enumerate(series):
@@ -159,7 +160,7 @@ def _moments(
     hi: np.ndarray,
     count: int,
     dot: Callable[[Tensor, Tensor], Tensor],
-    overwrite: bool,
+    spare: Tensor | None,
 ) -> Float[np.ndarray, "moments graphs"]:
     half, middle = (hi - lo) / 2, (hi + lo) / 2
     safe = np.where(half > 0, half, 1.0)
@@ -172,12 +173,12 @@ def _moments(
     for order in range(1, count):
         k = order // 2
         if order == 1:
-            last = twice(torch.empty_like(v), v, alpha=0.5)
+            last = twice(torch.empty_like(v) if spare is None else spare, v, alpha=0.5)
             moments.append(dot(last, v))
         elif order % 2 == 0:
             moments.append(2 * dot(last, last) - first)
         else:
-            spent = before if k > 1 or overwrite else before.clone()
+            spent = before if k > 1 or spare is not None else before.clone()
             before, last = last, twice(spent, last, beta=-1.0)
             moments.append(2 * dot(last, before) - moments[1])
     found: np.ndarray = torch.stack(moments).cpu().numpy()
