@@ -271,3 +271,11 @@ def test_area_of_the_torus_is_that_of_pappus() -> None:
     graph = catalogue.torus_surface(60, 120, major=3.0, minor=0.5)
     assert graph.node_weight.sum().item() == pytest.approx(4 * math.pi**2 * 1.5, rel=2e-3)
     assert graph.num_edges == 2 * 60 * 120
+
+
+def test_random_pairs_keep_every_pair_drawn() -> None:
+    graph = catalogue.random_pairs(7, 40, generator=torch.Generator().manual_seed(1))
+    assert float(graph.edge_weight.sum()) == 80.0
+    assert not graph.directed
+    with pytest.raises(ValueError, match="at least one node"):
+        catalogue.random_pairs(0, 3)

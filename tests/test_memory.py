@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from analysis.timing import peak_memory
-from neuralpde import Graph
+from neuralpde import catalogue
 from neuralpde.operators import SparseOperator
 from solvers.exact import propagate
 
@@ -14,8 +14,7 @@ MB = 2**20
 def learned(nodes: int, pairs: int, channels: int) -> tuple[SparseOperator, torch.Tensor]:
     """An operator whose values require grad, and a state."""
     generator = torch.Generator().manual_seed(0)
-    ends = torch.randint(0, nodes, (2, pairs), generator=generator)
-    graph = Graph(torch.cat([ends, ends.flip(0)], dim=1), nodes)
+    graph = catalogue.random_pairs(nodes, pairs, generator=generator)
     x = torch.randn(nodes, channels, generator=generator)
     L = graph.like(x).laplacian("sym")
     values = L.values.clone().requires_grad_()

@@ -13,7 +13,7 @@ from neuralpde.catalogue.families import (
     torus,
     tree,
 )
-from neuralpde.catalogue.samples import knn, sbm
+from neuralpde.catalogue.samples import knn, random_pairs, sbm
 from neuralpde.catalogue.spectra import eigenvalues
 from neuralpde.catalogue.surfaces import sphere, torus_surface
 
@@ -27,6 +27,7 @@ __all__ = [
     "knn",
     "lollipop",
     "path",
+    "random_pairs",
     "ring",
     "sbm",
     "sphere",

@@ -95,6 +95,29 @@ def knn(points: Float[Tensor, "nodes dims"], k: int) -> Graph:
     return Graph(both.to(points.device), len(points), pos=points.detach())
 
 
+def random_pairs(nodes: int, pairs: int, *, generator: Generator | None = None) -> Graph:
+    """Join random pairs of nodes, drawn with replacement, as in an edge list of a given length.
+
+    Pairs drawn twice have weight 2, a node drawn with itself gets a self-loop.
+
+    Args:
+        nodes: number of nodes.
+        pairs: number of pairs drawn.
+        generator: source of randomness.
+
+    Raises:
+        ValueError: there is no node, or the number of pairs is negative.
+
+    >>> graph = random_pairs(50, 80, generator=torch.Generator().manual_seed(0))
+    >>> graph.edge_weight.sum().item(), graph.directed
+    (160.0, False)
+    """
+    if nodes < 1 or pairs < 0:
+        raise ValueError(f"random_pairs({nodes}, {pairs}): at least one node, and pairs >= 0")
+    ends = torch.randint(0, nodes, (2, pairs), generator=generator)
+    return Graph(torch.cat([ends, ends.flip(0)], dim=1), nodes)
+
+
 def _successes(trials: int, probability: float, generator: Generator | None) -> Tensor:
     """Return the positions of the successes among independent trials, by geometric gaps."""
     if probability == 0 or trials == 0:
