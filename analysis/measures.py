@@ -44,8 +44,7 @@ class Measure(ABC):
 
     def __call__(self, x: Tensor | Shot | tuple[Tensor, ...], graph: Any = None) -> Tensor:
         """The value per graph `[graphs]`."""
-        state = x.x if hasattr(x, "x") and not isinstance(x, Tensor) else x
-        where = x.graph if state is not x else graph  # type: ignore[union-attr]
+        state, where = (x, graph) if isinstance(x, Tensor | tuple) else (x.x, x.graph)
         first = state[0] if isinstance(state, tuple) else state
         if where is None:
             raise ValueError(f"{self.name} is measured on a graph: call it with (x, graph)")

@@ -1,7 +1,7 @@
 """How time advances: steppers, exact exponentials, step control, schedules. Tensors, no graphs."""
 
 from solvers import schedules
-from solvers.control import PI, PID, Control, I
+from solvers.control import PI, PID, Control
 from solvers.exact import Exact, propagate
 from solvers.explicit import ExplicitRungeKutta, explicit
 from solvers.failure import SolveFailed, SolveInterrupted
@@ -18,7 +18,6 @@ __all__ = [
     "Cosine",
     "Exact",
     "ExplicitRungeKutta",
-    "I",
     "Points",
     "Power",
     "Series",

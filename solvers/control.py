@@ -144,19 +144,6 @@ class Control:
         return factor
 
 
-def I() -> Control:  # noqa: E743
-    """Make the integral controller, torchdiffeq's own.
-
-    Returns:
-        The default controller.
-
-    Example:
-        >>> I() == Control()
-        True
-    """
-    return Control()
-
-
 def PI(kP: float = 0.3, kI: float = 0.4) -> Control:
     """Make a proportional-integral controller; smoother steps where stability limits them.
 

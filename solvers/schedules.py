@@ -32,6 +32,7 @@ class Schedule(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class Named:
     """A frozen dataclass of parameters that can be asked for by name and written as JSON.
 
@@ -51,7 +52,7 @@ class Named:
             >>> Power(2.0).to_json()
             '{"name": "power", "p": 2.0}'
         """
-        parameters = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        parameters = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return json.dumps({"name": self.name, **parameters})
 
 

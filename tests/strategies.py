@@ -16,7 +16,7 @@ def quietly(*arguments: object, **options: object) -> Graph:
     """A graph that may be listed one way, without the warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Graph(*arguments, **options)  # type: ignore[arg-type]
+        return Graph(*arguments, **options)
 
 
 @st.composite

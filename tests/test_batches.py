@@ -48,7 +48,7 @@ def split(graph: Graph, x: Tensor) -> list[Tensor]:
 
 def alone(field: Field, graph: Graph, x0: Tensor, t: object, **how: object) -> list[Trajectory]:
     return [
-        solve(field, part, t, one, **how)  # type: ignore[arg-type]
+        solve(field, part, t, one, **how)
         for one, part in zip(GRAPHS, split(graph, x0), strict=True)
     ]
 
@@ -266,7 +266,7 @@ def test_a_shared_step_is_as_small_as_the_hardest_graph_needs() -> None:
     rows = batch.batch == 60
     shared = torch.nn.Module()
     bound = field.bind(batch, x0)
-    shared.forward = bound.forward  # type: ignore[method-assign]
+    shared.forward = bound.forward
     traj = solve(shared, x0, 0.3, batch, solver="dopri5", rtol=1e-6, atol=1e-8)
     assert "one step shared by all graphs" in traj.stats.reason
     assert len(set(traj.stats.accepted)) == 1

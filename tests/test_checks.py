@@ -71,4 +71,4 @@ def test_inputs_that_make_no_graph_are_refused(
     arguments: tuple[object, ...], options: dict[str, object], error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text):
-        Graph(*arguments, **options)  # type: ignore[arg-type]
+        Graph(*arguments, **options)

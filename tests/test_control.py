@@ -18,7 +18,6 @@ from solvers.control import (
     PI,
     PID,
     Control,
-    I,
     error_ratio,
     initial_step,
     tolerance_scale,
@@ -49,11 +48,11 @@ def test_the_integral_controller_is_torchdiffeqs(ratio: float, order: int) -> No
     safety, grow, shrink = (torch.tensor(v, dtype=F64) for v in (0.9, 10.0, 0.2))
     h, r = torch.tensor(0.3, dtype=F64), torch.tensor(ratio, dtype=F64)
     theirs = _optimal_step_size(h, r, safety, grow, shrink, order).item()
-    ours = 0.3 * I().factor(one(ratio), order, I().start(1)).item()
+    ours = 0.3 * Control().factor(one(ratio), order, Control().start(1)).item()
     assert ours == pytest.approx(theirs, rel=4e-16)
 
 
-@pytest.mark.parametrize("control", [I(), PI(), PID(0.2, 0.3, 0.1)])
+@pytest.mark.parametrize("control", [Control(), PI(), PID(0.2, 0.3, 0.1)])
 @pytest.mark.parametrize("ratio", [math.nan, math.inf])
 def test_a_ratio_that_is_not_finite_shrinks_the_step_most(control: Control, ratio: float) -> None:
     history = control.start(1)
@@ -104,7 +103,7 @@ def test_no_growth_right_after_a_rejection(control: Control) -> None:
     assert control.factor(one(1e-3), 5, history).item() > 1.0
 
 
-@pytest.mark.parametrize("control", [I(), PI(), PID(0.2, 0.3, 0.1)])
+@pytest.mark.parametrize("control", [Control(), PI(), PID(0.2, 0.3, 0.1)])
 @given(ratios=st.lists(st.floats(0, 1e6), min_size=1, max_size=6))
 def test_factors_stay_in_bounds_and_rejections_always_shrink(
     control: Control, ratios: list[float]
@@ -313,7 +312,7 @@ def test_the_first_step_costs_one_evaluation_and_no_tape() -> None:
 # ---- all together
 
 
-@pytest.mark.parametrize("control", [I(), PI(), PID(0.2, 0.3, 0.1)])
+@pytest.mark.parametrize("control", [Control(), PI(), PID(0.2, 0.3, 0.1)])
 def test_a_controlled_solve_meets_its_tolerance(control: Control) -> None:
     method = ExplicitRungeKutta(TABLEAUS["dopri5"])
     x, t, rows, rtol = (torch.ones(1, dtype=F64),), 0.0, Rows(), 1e-6

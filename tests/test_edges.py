@@ -1,3 +1,5 @@
+from random import Random
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -39,10 +41,10 @@ def test_duplicates_are_summed_and_zero_weights_dropped(case: tuple[int, Tensor,
 @quick
 @given(edge_lists(), st.randoms(use_true_random=False))
 def test_order_of_the_edges_does_not_matter(
-    case: tuple[int, Tensor, Tensor], random: object
+    case: tuple[int, Tensor, Tensor], random: Random
 ) -> None:
     order = list(range(case[1].shape[1]))
-    random.shuffle(order)  # type: ignore[attr-defined]
+    random.shuffle(order)
     first = quietly(case[1], case[0], case[2])
     second = quietly(case[1][:, order], case[0], case[2][order])
     assert torch.equal(first.edge_index, second.edge_index)

@@ -105,7 +105,7 @@ def test_the_known_slope_costs_no_product(monkeypatch: pytest.MonkeyPatch) -> No
 
     def counting(self: EnergyTrack, *arguments: object) -> dict[str, Series]:
         spent.append(self.products)
-        return series(self, *arguments)  # type: ignore[arg-type]
+        return series(self, *arguments)
 
     monkeypatch.setattr(EnergyTrack, "series", counting)
     graph, x0 = FAMILY["grid"], normal(30, 1)
@@ -169,7 +169,7 @@ def test_the_plain_scale_hides_what_it_cannot_know() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_constants_have_no_energy(how: dict[str, object], norm: str, dtype: torch.dtype) -> None:
     graph = FAMILY["grid"]
-    traj = solve(Heat(norm), torch.full((30, 2), 7.3, dtype=dtype), 2.0, graph, **how)  # type: ignore[arg-type]
+    traj = solve(Heat(norm), torch.full((30, 2), 7.3, dtype=dtype), 2.0, graph, **how)
     energy = traj.energy
     assert (energy.y.isnan() | (energy.y == 0)).all()
     torch.testing.assert_close(traj.final, torch.full_like(traj.final, 7.3), rtol=1e-4, atol=0)

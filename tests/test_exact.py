@@ -209,7 +209,7 @@ def test_what_does_not_fit_is_refused_before_any_work(
     A = -GRAPHS[0].laplacian("sym", dtype=DOUBLE)
     before = products.total
     with pytest.raises(ValueError, match=words):
-        propagate(**{"A": A, "x0": X7, "times": TWO, "rtol": 1e-4} | changes)  # type: ignore[arg-type]
+        propagate(**{"A": A, "x0": X7, "times": TWO, "rtol": 1e-4} | changes)
     assert products.total == before
 
 

@@ -20,8 +20,8 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def failed(*arguments: object, **how: object) -> tuple[Trajectory, str]:
     """The partial trajectory and the text, which are the same whether it raises or returns."""
     with pytest.raises(SolveFailed) as caught:
-        solve(*arguments, **how)  # type: ignore[arg-type]
-    returned = solve(*arguments, raise_on_failure=False, **how)  # type: ignore[arg-type]
+        solve(*arguments, **how)
+    returned = solve(*arguments, raise_on_failure=False, **how)
     traj, text = caught.value.trajectory, str(caught.value)
     assert traj is not None
     assert returned.status == traj.status
@@ -211,7 +211,7 @@ WRONG: dict[str, tuple[type[Exception], str, tuple[object, ...], dict[str, objec
 def test_wrong_arguments_are_refused_before_any_work(kind: str) -> None:
     error, words, arguments, how = WRONG[kind]
     with pytest.raises(error, match=words):
-        solve(*arguments, **how)  # type: ignore[arg-type]
+        solve(*arguments, **how)
 
 
 def test_the_field_is_not_called_for_wrong_arguments() -> None:
@@ -220,7 +220,7 @@ def test_the_field_is_not_called_for_wrong_arguments() -> None:
 
     for how in ({"rtol": 2.0}, {"solver": "rk5"}, {"save": "x"}, {"steps": 2, "rtol": 1e-3}):
         with pytest.raises(ValueError, match=r"rtol|unknown"):
-            solve(field, Y0, 1.0, **how)  # type: ignore[arg-type]
+            solve(field, Y0, 1.0, **how)
 
 
 def test_two_measures_of_one_name_are_refused() -> None:
@@ -280,7 +280,7 @@ def test_a_field_that_does_not_fit_its_state_is_named() -> None:
             self.answer = answer
 
         def rest(self, t: Tensor, x: Tensor) -> Tensor:
-            return self.answer(x)  # type: ignore[operator]
+            return self.answer(x)
 
     for answer, error, words in (
         (lambda x: x[:-1], ValueError, r"Odd returned shape \(2,\) for a state of shape \(3,\)"),

@@ -18,7 +18,7 @@ KERNELS = ("scaled_dot", "cosine", "distance")
 
 
 def field_of(**settings: object) -> GRAND:
-    return GRAND(3, attention_dim=4, heads=2, **settings).double()  # type: ignore[arg-type]
+    return GRAND(3, attention_dim=4, heads=2, **settings).double()
 
 
 def state(graph: Graph, seed: int = 0) -> Tensor:

@@ -128,7 +128,7 @@ def test_series_run_through_and_count_boundaries_once() -> None:
     graph, x = catalogue.ring(6), normal(6, 2)
 
     def largest(shot: object) -> Tensor:
-        return shot.x.abs().max()  # type: ignore[attr-defined]
+        return shot.x.abs().max()
 
     field = Layers([allen_cahn(0.1), allen_cahn(2.0)])
     traj = solve(field, x, 2.0, graph, watch=largest, **TIGHT)

@@ -45,7 +45,7 @@ def loop(
     pace = Adaptive(tol, tol, Control()) if grid is None else Fixed(grid[:, None])
     flow = Flow(field, Rows(), torch.zeros((), dtype=torch.float64))
     stepper = ExplicitRungeKutta(TABLEAUS[method])
-    return Loop(flow, stepper, pace, Rows(), columns, **options)  # type: ignore[arg-type]
+    return Loop(flow, stepper, pace, Rows(), columns, **options)
 
 
 def states(run: Run) -> Tensor:

@@ -88,7 +88,7 @@ def test_a_measure_is_a_value_and_says_what_it_measures() -> None:
     assert len({Dirichlet(norm).convention for norm in NORMS}) == 4
     assert "sym" in Rayleigh("sym").convention
     with pytest.raises(AttributeError):
-        Dirichlet().norm = "rw"  # type: ignore[misc]
+        Dirichlet().norm = "rw"
     for kind in (Dirichlet, Rayleigh):
         with pytest.raises(ValueError, match="unknown norm 'som'; did you mean"):
             kind("som")

@@ -95,7 +95,7 @@ def test_auto_chooses_by_structure_and_says_why(
     field: object, how: dict[str, object], solver: str, words: str
 ) -> None:
     graph = catalogue.path(2) if isinstance(field, Diffusion) else RING
-    traj = solve(field, normal(graph.num_nodes, 2).float(), 1.0, graph, **how)  # type: ignore[arg-type]
+    traj = solve(field, normal(graph.num_nodes, 2).float(), 1.0, graph, **how)
     assert traj.stats.solver == traj.settings["solver"] == solver
     assert words in traj.stats.reason
 

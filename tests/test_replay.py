@@ -50,7 +50,7 @@ def gradients(
     grad: str, graph: Graph, times: object, pick: Callable[[Trajectory], Tensor], **how: object
 ) -> tuple[tuple[Tensor, ...], Trajectory]:
     field, x0 = Mixing(normal(2, 2, seed=5), 3.0), normal(graph.num_nodes, 2).requires_grad_()
-    traj = solve(field, x0, times, graph, grad=grad, **how)  # type: ignore[arg-type]
+    traj = solve(field, x0, times, graph, grad=grad, **how)
     assert traj.stats.gradient == grad
     return torch.autograd.grad(pick(traj), (x0, field.weight)), traj
 

@@ -99,7 +99,7 @@ def test_a_series_is_double_detached_and_frozen() -> None:
     assert series.y.dtype == series.t.dtype == torch.float64
     assert not series.y.requires_grad
     with pytest.raises(AttributeError):
-        series.y = y  # type: ignore[misc]
+        series.y = y
 
 
 def test_it_prints_its_ends_its_convention_and_its_floor() -> None:

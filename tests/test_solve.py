@@ -215,7 +215,7 @@ STATES: dict[str, tuple[Callable[..., object], object, Callable[[float], object]
 @pytest.mark.parametrize("how", [{"rtol": 1e-9, "atol": 1e-10}, {"steps": 300, "solver": "rk4"}])
 def test_states_have_any_shape(kind: str, how: dict[str, object]) -> None:
     field, x0, expected = STATES[kind]
-    traj = solve(field, x0, [0.0, 1.0, 2.0], **how)  # type: ignore[arg-type]
+    traj = solve(field, x0, [0.0, 1.0, 2.0], **how)
     found = traj.x if isinstance(traj.x, tuple) else (traj.x,)
     first = x0 if isinstance(x0, tuple) else (x0,)
     for s, t in enumerate((0.0, 1.0, 2.0)):

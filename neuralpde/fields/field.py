@@ -6,7 +6,6 @@ from functools import reduce
 from operator import add
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from neuralpde.fields.binding import freshen, shallow, tensors
@@ -34,8 +33,8 @@ class Field(nn.Module):
         batched_time: True when f takes `t` of shape `[nodes, 1]`, so that the graphs of a batch
             may keep their own clocks. Fields that do not read `t` set it too.
         dissipation: When the field is exactly -rate L with L its own form's: the rate per graph.
-        pieces: The fields of a piecewise one, each for its own part of the interval; else None.
 
+    >>> import torch
     >>> class Decay(Field):
     ...     def prepare(self, graph, x0):
     ...         self.A = graph.adjacency("row")
@@ -55,7 +54,6 @@ class Field(nn.Module):
     norm: str | None = None
     batched_time: bool = False
     dissipation: Tensor | None = None
-    pieces: tuple[Field, ...] | None = None
     has_rest: bool = False
     needs_graph: bool = False
     graph: Graph | None = None
@@ -118,6 +116,11 @@ class Field(nn.Module):
         return out
 
     @property
+    def pieces(self) -> tuple[Any, ...] | None:
+        """The fields of a piecewise one, each for its own part of the interval; else None."""
+        return None
+
+    @property
     def label(self) -> str:
         """What the field is called in messages and statistics."""
         return type(self).__name__
@@ -143,6 +146,7 @@ class Sum(Field):
         fields: The terms; nested sums are flattened.
 
     >>> from neuralpde.fields import Heat, Source
+    >>> import torch
     >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
     >>> x = torch.tensor([[1.0], [0.0]])
     >>> field = (Heat() + Source(2.0)).bind(graph, x)
@@ -194,8 +198,11 @@ class Sum(Field):
         return reduce(add, (part(t, x) for part in self.parts))
 
 
-def _bind(module: Any, graph: Graph | None, x0: State) -> Any:
-    """Bind a tree of modules from the leaves up; only fields prepare anything."""
+def _bind(module: Any, graph: Any, x0: State) -> Any:
+    """Bind a tree of modules from the leaves up; only fields prepare anything.
+
+    The graph is None only for fields that say they need none.
+    """
     if not any(isinstance(child, Field) for child in module.modules()):
         return module
     new = shallow(module)
@@ -207,6 +214,5 @@ def _bind(module: Any, graph: Graph | None, x0: State) -> Any:
                 f"{type(new).__name__} flows on a graph and got none: solve(field, x0, t, graph)"
             )
         new.graph, new.is_bound = graph, True
-        with torch.set_grad_enabled(torch.is_grad_enabled()):
-            new.prepare(graph, x0)  # type: ignore[arg-type]
+        new.prepare(graph, x0)
     return new

@@ -51,7 +51,7 @@ class Layers(Field):
         self.order = orders.pop()
 
     @property
-    def pieces(self) -> tuple[Any, ...]:  # type: ignore[override]
+    def pieces(self) -> tuple[Any, ...]:
         """The fields of the pieces."""
         return tuple(self.layers)
 

@@ -75,11 +75,9 @@ class Matrix:
             self._backward = self.pattern.T.csr(values.detach().index_select(0, perm))
         return self._backward
 
-    def __getstate__(self) -> tuple[Pattern, bool]:
-        return self.pattern, self.symmetric
-
-    def __setstate__(self, state: tuple[Pattern, bool]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type[Matrix], tuple[Pattern, bool]]:
+        # The torch matrices are made again where they are needed.
+        return Matrix, (self.pattern, self.symmetric)
 
 
 def apply(
