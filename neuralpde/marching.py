@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralpde.calling import checked_field, hides_tensors
+from neuralpde.fields.structure import structure
 from neuralpde.operators.product import products
 from neuralpde.problem import Problem, check_resolution
+from neuralpde.timing import fixed_grid, moved_start, moved_times
 from neuralpde.tracking import EnergyTrack, Tolerance
 from neuralpde.watching import WatchTrack
 from solvers.control import Control
 from solvers.dense import Dense
-from solvers.explicit import ExplicitRungeKutta
 from solvers.flow import Flow
 from solvers.integrate import Loop
 from solvers.pace import Adaptive, Fixed
 from solvers.replay import SHORT, Solution, advance
 from solvers.rows import Rows, State
-from solvers.schedules import Uniform
+from solvers.stepper import Stepper
 from solvers.trajectory import Stats, Trajectory
 
 EXPLOSION = 1e6
@@ -40,7 +41,7 @@ class March:
         control: The step controller of an adaptive solve.
     """
 
-    stepper: ExplicitRungeKutta
+    stepper: Stepper
     reason: str
     control: Control
 
@@ -59,7 +60,8 @@ class March:
         if problem.rows.num_graphs > 1:
             shared = "one step shared by all graphs (the field does not take times per node)"
             reason += "; a step of its own for every graph" if own else f"; {shared}"
-        flow = Flow(checked_field(problem), clocks, problem.x0[0])
+        known = structure(problem.field, problem.name, packed=problem.packed)
+        flow = Flow(checked_field(problem), clocks, problem.x0[0], known)
         times = problem.times
         if own and times.shape[1] == 1:
             times = np.repeat(times, problem.rows.num_graphs, axis=1)
@@ -85,7 +87,7 @@ class March:
         )
         before = products.total
         try:
-            solution = advance(loop, _moved_start(problem, flow), problem.leaves, grad)
+            solution = advance(loop, moved_start(problem, flow), problem.leaves, grad)
         finally:
             bar.close()
         spent = products.total - before - (0 if track is None else track.products)
@@ -150,7 +152,7 @@ class March:
                 "save='steps' keeps every state, which grad='replay' would not differentiate; use "
                 "grad='tape', or list times in t"
             )
-        if problem.grad == "replay" and not problem.knows_its_leaves and _hides_tensors(problem):
+        if problem.grad == "replay" and not problem.knows_its_leaves and hides_tensors(problem):
             raise ValueError(
                 f"grad='replay' cannot see the tensors that the plain function {problem.name} "
                 "differentiates: use grad='tape', or make it a Field or an nn.Module"
@@ -172,7 +174,7 @@ class March:
         self, problem: Problem, loop: Loop, solution: Solution, reason: str
     ) -> Trajectory:
         run = solution.run
-        x, last = _moved_times(problem, loop, solution)
+        x, last = moved_times(problem, loop, solution)
         several = problem.rows.num_graphs > 1
         t = problem.t
         if problem.save == "steps":
@@ -222,100 +224,6 @@ class March:
                 "adaptive solver",
                 stacklevel=5,
             )
-
-
-def fixed_grid(problem: Problem, times: np.ndarray) -> np.ndarray:
-    """The schedule's points on every clock's interval, with its save times added."""
-    schedule: Any = problem.schedule or Uniform()
-    points = schedule.grid(problem.steps or len(schedule.times) - 1)
-    columns = []
-    for own in times.T:
-        start, end = own[0], own[-1]
-        grid = start + points * (end - start)
-        grid[-1] = end
-        sign = 1.0 if end >= start else -1.0
-        # A grid point within rounding of a saved time is that saved time.
-        near = np.abs(grid[:, None] - own[None, :]).min(1) <= 1e-12 * abs(end - start)
-        columns.append(sign * np.unique(sign * np.concatenate([grid[~near], own])))
-    longest = max(map(len, columns))
-    return np.stack([np.pad(c, (0, longest - len(c)), mode="edge") for c in columns], axis=1)
-
-
-def checked_field(problem: Problem) -> Callable[[Tensor, State], State]:
-    """The field on packed states; its first answer is checked."""
-    packed, f, name = problem.packed, problem.f, problem.name
-    seen = False
-
-    def call(t: Tensor, x: State) -> State:
-        nonlocal seen
-        out = f(t, x if packed else x[0])
-        slopes: State = tuple(out) if packed else (out,)
-        if not seen:
-            _check_slopes(name, slopes, x)
-            seen = True
-        return slopes
-
-    return call
-
-
-def _check_slopes(name: str, slopes: State, x: State) -> None:
-    if len(slopes) != len(x):
-        raise ValueError(f"{name} returned {len(slopes)} parts for a state of {len(x)}")
-    for slope, part in zip(slopes, x, strict=True):
-        if not isinstance(slope, Tensor):
-            raise TypeError(f"{name} returned {type(slope).__name__}; dx/dt is a tensor like x")
-        if slope.shape != part.shape:
-            raise ValueError(
-                f"{name} returned shape {tuple(slope.shape)} for a state of shape "
-                f"{tuple(part.shape)}; dx/dt has the shape of x"
-            )
-        if slope.dtype != part.dtype:
-            raise TypeError(
-                f"{name} returned {slope.dtype} for a state of {part.dtype}; convert the field's "
-                "constants (graph.like(x) gives operators in the state's dtype)"
-            )
-
-
-def _hides_tensors(problem: Problem) -> bool:
-    """Whether a plain function's value requires grad although its state does not."""
-    time = torch.tensor(problem.times[0, 0], dtype=problem.dtype.to_real())
-    state = tuple(part.detach() for part in problem.x0)
-    with torch.enable_grad():
-        slope = problem.f(time.to(state[0].device), _unpack(problem, state))
-    return any(part.requires_grad for part in (slope if problem.packed else (slope,)))
-
-
-def _moved_start(problem: Problem, flow: Flow) -> State:
-    """Attach the gradient of the start time: x0 - f(t0, x0) (t0 - its value)."""
-    if not problem.t.requires_grad:
-        return problem.x0
-    shift = (problem.t[0] - problem.t[0].detach()).to(problem.x0[0])
-    if shift.dim():
-        raise ValueError("gradients of times per graph need an exact solver")
-    slope = problem.f(flow.time(problem.times[0, :1]), _unpack(problem, problem.x0))
-    slopes = slope if problem.packed else (slope,)
-    return tuple(x - f.detach() * shift for x, f in zip(problem.x0, slopes, strict=True))
-
-
-def _moved_times(problem: Problem, loop: Loop, solution: Solution) -> tuple[State, State]:
-    """Attach the gradients of the saved times: dx/dt = f(t, x) at each of them."""
-    if not problem.t.requires_grad:
-        return solution.x, solution.last
-    shift = (problem.t - problem.t.detach()).to(problem.x0[0])
-    states = []
-    for s in range(len(problem.t)):
-        state = tuple(part[s] for part in solution.x)
-        with torch.no_grad():
-            f = problem.f(loop.flow.time(problem.times[s, :1]), _unpack(problem, state))
-        slopes = f if problem.packed else (f,)
-        # At the start this undoes the start's own shift: x(t0) is x0 whatever t0.
-        states.append(tuple(x + k * shift[s] for x, k in zip(state, slopes, strict=True)))
-    stacked = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
-    return stacked, tuple(part[-1] for part in stacked)
-
-
-def _unpack(problem: Problem, x: State) -> Any:
-    return x if problem.packed else x[0]
 
 
 def entries_per_graph(problem: Problem) -> Tensor:

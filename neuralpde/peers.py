@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralpde.marching import EXPLOSION, checked_field, entries_per_graph, fixed_grid
+from neuralpde.calling import checked_field
+from neuralpde.marching import EXPLOSION, entries_per_graph
 from neuralpde.operators.product import products
 from neuralpde.problem import Problem, check_resolution
+from neuralpde.timing import fixed_grid
 from neuralpde.tracking import EnergyTrack, Tolerance
 from neuralpde.watching import WatchTrack
 from solvers import scipy_adapter, torchdiffeq_adapter

@@ -9,10 +9,9 @@ from neuralpde.chaining import Chain
 from neuralpde.exact import METHODS, ExactRoute
 from neuralpde.marching import March
 from neuralpde.problem import Problem
+from solvers import methods
 from solvers.control import Control
-from solvers.explicit import explicit
 from solvers.failure import unknown_name
-from solvers.tableaus import TABLEAUS
 from solvers.trajectory import Trajectory
 
 PEERS = ("torchdiffeq", "scipy")
@@ -41,8 +40,9 @@ def choose(solver: Any, problem: Problem) -> Route:
         return _automatic(problem)
     if solver in METHODS:
         return ExactRoute(METHODS[solver], "asked for by name")
-    if solver in TABLEAUS:
-        return March(explicit(solver), "asked for by name", Control())
+    if solver in methods.names():
+        stepper = methods.stepper(solver)
+        return March(stepper, "asked for by name", stepper.control or Control())
     peer, _, method = solver.partition(":")
     if peer in PEERS and method:
         from neuralpde.peers import peer_route
@@ -53,18 +53,20 @@ def choose(solver: Any, problem: Problem) -> Route:
 
 def names() -> tuple[str, ...]:
     """Every solver that can be asked for by name."""
-    return ("auto", *METHODS, *TABLEAUS, "torchdiffeq:<method>", "scipy:<method>")
+    return ("auto", *METHODS, *methods.names(), "torchdiffeq:<method>", "scipy:<method>")
 
 
 def _automatic(problem: Problem) -> Route:
     if problem.fixed:
         return March(
-            explicit("heun"), "auto: fixed steps asked for, explicit of order 2", Control()
+            methods.stepper("heun"), "auto: fixed steps asked for, explicit of order 2", Control()
         )
     why_not = _obstacle(problem)
     if why_not is None:
         return ExactRoute("auto", "auto: the field is linear")
-    return March(explicit("tsit5"), f"auto: {why_not}; adaptive explicit of order 5", Control())
+    return March(
+        methods.stepper("tsit5"), f"auto: {why_not}; adaptive explicit of order 5", Control()
+    )
 
 
 def _obstacle(problem: Problem) -> str | None:

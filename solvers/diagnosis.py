@@ -11,6 +11,7 @@ from solvers.explicit import combine
 from solvers.failure import INTERRUPTED, MAX_STEPS, NOT_FINITE
 from solvers.flow import Flow
 from solvers.rows import Rows, State
+from solvers.stepper import Trouble
 
 STABILITY_LIMITED = (0.6, 1.5)
 """Steps whose h rho lies within these multiples of the stability interval are limited by it."""
@@ -36,6 +37,7 @@ class Breakdown:
         rejected: Rejected steps per graph.
         stability: Length of the method's real stability interval.
         max_steps: The limit on tries.
+        trouble: What the stepper says went wrong in its last step.
     """
 
     status: str
@@ -53,6 +55,7 @@ class Breakdown:
     rejected: np.ndarray
     stability: float
     max_steps: int
+    trouble: Trouble | None = None
 
     def explain(self, graphs: np.ndarray) -> dict[int, tuple[str, str]]:
         """Status and text for each of these graphs; its evaluations are not counted."""
@@ -97,6 +100,8 @@ class Breakdown:
                     f"{total} nodes (first: node {own[0]}) although x was finite. Look at the "
                     f"field there: a division by zero, a logarithm, an overflow? {counts}"
                 )
+        if self.trouble is not None and self.trouble.status == self.status:
+            return self.status, f"{where}: {self.trouble.text} {counts}"
         growth = self._growth(g)
         if self.status == NOT_FINITE:
             step = abs(float((self.tried - self.t)[self.clock_of[g]]))

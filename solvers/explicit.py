@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -12,27 +11,8 @@ import torch
 from torch import Tensor
 
 from solvers.rows import State
+from solvers.stepper import Stage, Step, Stepper
 from solvers.tableaus import TABLEAUS, Tableau
-
-Stage = Callable[[float, State], State]
-"""The field inside a step: ``f(c, x)`` is its value at time ``t + c h``."""
-
-
-@dataclass
-class Step:
-    """What one step gives.
-
-    Attributes:
-        x: the state at ``t + h``, in tensors of its own.
-        error: estimate of the local error, or None where none was asked for.
-        f: the field at ``(t + h, x)`` if the method evaluated it as its last stage, else None.
-        mid: the state at ``t + h/2``, or None.
-    """
-
-    x: State
-    error: State | None = None
-    f: State | None = None
-    mid: State | None = None
 
 
 def combine(
@@ -113,7 +93,7 @@ class WeightedSum:
         return torch.add(x, total, alpha=scale, out=out)
 
 
-class ExplicitRungeKutta:
+class ExplicitRungeKutta(Stepper):
     """The explicit Runge-Kutta method of a tableau.
 
     ``k_i = f(t + c_i h, x + h sum_{j<i} a_ij k_j)``, ``x(t + h) = x + h sum_i b_i k_i``.
@@ -141,9 +121,6 @@ class ExplicitRungeKutta:
         >>> heun.step(lambda c, x: (-x[0],), 0.5, x, (-x[0],)).x
         (tensor(0.6250),)
     """
-
-    # The controller's module needs `combine`; here it is only carried along.
-    control: Any = None
 
     def __init__(self, tableau: Tableau) -> None:
         self.name = tableau.name
@@ -192,6 +169,7 @@ class ExplicitRungeKutta:
         *,
         error: bool = True,
         mid: bool = False,
+        plan: None = None,
     ) -> Step:
         """Advance by one step.
 
@@ -202,6 +180,7 @@ class ExplicitRungeKutta:
             fx: the field there, ``f(0, x)``.
             error: whether to estimate the error, where the method can.
             mid: whether to give the state at ``t + h/2``, where the tableau has weights for it.
+            plan: nothing.
 
         Returns:
             The new state and what was asked for.

@@ -3,61 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from solvers.diagnosis import Breakdown
-from solvers.explicit import ExplicitRungeKutta, Step
 from solvers.failure import DONE, INTERRUPTED, MAX_STEPS, NOT_FINITE, STEP_TOO_SMALL, STOPPED
 from solvers.flow import Flow
 from solvers.pace import Adaptive, Fixed
 from solvers.rows import Rows, State
-from solvers.tape import Kept, Move, Save, Tape, write_saves
+from solvers.stepper import Accuracy, Step, Stepper, Trouble
+from solvers.stopping import Stop
+from solvers.tape import Kept, Move, Run, Save, Tape, write_saves
 
 Monitor = Callable[[np.ndarray, State, State | None, np.ndarray], None]
 """Called with times per graph, the new state, its slope if it is known, and who just moved."""
-
-
-class Stop(Protocol):
-    """Ends the graphs for which it returns True; `name` goes into their status."""
-
-    name: str
-
-    def __call__(self, t: np.ndarray, x: State, fx: State | None) -> np.ndarray:
-        """Which graphs `[graphs]` are to stop, given the times and the new state."""
-
-
-@dataclass
-class Run:
-    """Everything a run leaves behind.
-
-    Attributes:
-        tape: Saved states, moves and checkpoints.
-        status: One word per graph.
-        messages: Why, for the graphs that did not end as asked.
-        accepted: Accepted steps per graph.
-        rejected: Rejected steps per graph.
-        ended: The time each graph reached.
-        first: Mean square of the first state per graph.
-        largest: Largest mean square on a fixed grid.
-        kept: With `keep_steps`, every accepted state with its slope and its middle.
-        interrupted: Whether Ctrl-C ended it.
-    """
-
-    tape: Tape
-    status: list[str]
-    messages: dict[int, str]
-    accepted: np.ndarray
-    rejected: np.ndarray
-    ended: np.ndarray
-    first: np.ndarray
-    largest: np.ndarray
-    kept: list[Kept] = field(default_factory=list)
-    interrupted: bool = False
 
 
 @dataclass
@@ -79,7 +42,7 @@ class Loop:
     """
 
     flow: Flow
-    stepper: ExplicitRungeKutta
+    stepper: Stepper
     pace: Adaptive | Fixed
     rows: Rows
     times: np.ndarray
@@ -106,6 +69,10 @@ class Loop:
         return self.out
 
     def _open(self, x: State) -> None:
+        adaptive = isinstance(self.pace, Adaptive)
+        accuracy = Accuracy(self.pace.rtol, self.pace.atol) if adaptive else Accuracy()
+        self.stepper = self.stepper.begin(self.flow, self.rows, accuracy)
+        self.trouble: Trouble | None = None
         graphs, clocks = self.rows.num_graphs, self.times.shape[1]
         self.clock_of = np.arange(graphs) if clocks > 1 else np.zeros(graphs, dtype=int)
         self.x = self.start = x
@@ -162,33 +129,37 @@ class Loop:
 
     def _step(self) -> None:
         """Try one step of every clock that is still going."""
-        if not self.slope_known:
+        if not self.slope_known and self.stepper.needs_slope:
             self.fx, self.slope_known = self.flow(self.t, self.x), True
+        slope = self.fx if self.slope_known else self.x
         target = self.end if self.stepper.dense else self.due
         left = self.direction * (target - self.t)
-        size = self.pace.propose(left)
+        size = self.stepper.limit(self.pace.propose(left))
         if not self.undisturbed:
             size = np.where(self.going, size, 0.0)
         h = self.direction * size
+        f = self.flow.stages(self.t, h)
+        plan = self.stepper.plan(f, self.x, slope)
         step = self.stepper.step(
-            self.flow.stages(self.t, h),
+            f,
             self.spread(h, self.alive, self.x[0]),
             self.x,
-            self.fx,
+            slope,
             error=self.pace.adaptive,
             mid=self.keep_steps or self.saves_inside,
+            plan=plan,
         )
-        self.tried += 1
+        self.tried, self.trouble = self.tried + 1, step.trouble
         if isinstance(self.pace, Fixed):
             moved, arrival = self._look(step, h), self.pace.landed(self.going)
         else:
             moved = self._judge(step, size)
             arrival = np.where(size == left, target, self.t + h)
         if moved.all():
-            self._accept(self.alive.copy(), step, h, arrival)
+            self._accept(self.alive.copy(), step, h, arrival, plan)
         elif moved.any():
             h, arrival = np.where(moved, h, 0.0), np.where(moved, arrival, self.t)
-            self._accept(moved[self.clock_of] & self.alive, step, h, arrival)
+            self._accept(moved[self.clock_of] & self.alive, step, h, arrival, plan)
         if self.tried >= self.max_steps:
             self._fail(self.alive & self.going[self.clock_of], MAX_STEPS)
             self._take_stock()
@@ -201,26 +172,35 @@ class Loop:
         if lost.any():
             self._fail(lost, NOT_FINITE, h)
             self._take_stock()
+        if step.trouble is not None:
+            self._fail(self.moving & step.trouble.clocks[self.clock_of], step.trouble.status, h)
+            self._take_stock()
+        self.stepper.judged(step, self.going, np.abs(h))
         return self.going
 
     def _judge(self, step: Step, size: np.ndarray) -> np.ndarray:
         """Which clocks accept their step."""
         assert isinstance(self.pace, Adaptive)
         ratio = self.pace.ratio(self.x, step, self.rows)
+        if step.trouble is not None:
+            ratio = np.where(step.trouble.clocks[self.clock_of], np.inf, ratio)
         self.ratio = ratio if self.undisturbed else np.where(self.moving, ratio, 0.0)
         worst = self.ratio if len(self.t) > 1 else self.ratio.max(keepdims=True)
         accepted = self.pace.judge(worst, size, self.going, self.stepper.error_order)
+        self.stepper.judged(step, accepted, size)
         if not accepted.all():
             self.out.rejected = self.out.rejected + (self.moving & ~accepted[self.clock_of])
             self._give_up(accepted, size)
         return accepted
 
-    def _accept(self, graphs: np.ndarray, step: Step, h: np.ndarray, arrival: np.ndarray) -> None:
+    def _accept(
+        self, graphs: np.ndarray, step: Step, h: np.ndarray, arrival: np.ndarray, plan: Any
+    ) -> None:
         """Move the clocks, write what was to be saved, and tell who watches."""
         saves: tuple[Save, ...] = ()
         if (self.direction * (self.due - arrival) <= 0).any():
             saves = self._saves(graphs, arrival, h)
-        self.out.tape.record(Move(self.t, h, graphs, saves), self.x)
+        self.out.tape.record(Move(self.t, h, graphs, saves, plan), self.x)
         ends = write_saves(self.out.tape, saves, self.flow, self.t, h, self.x, self.fx, step)
         if self.keep_steps:
             self.out.kept.append(Kept(float(self.t[0]), self.x, self.fx, step.mid))
@@ -269,7 +249,8 @@ class Loop:
         stuck = self.pace.stuck(self.t, self.end) & self.going & ~accepted
         if stuck.any():
             bad = stuck[self.clock_of] & self.alive & ~(self.ratio <= 1.0)
-            self._fail(bad, STEP_TOO_SMALL, self.direction * size)
+            word = STEP_TOO_SMALL if self.trouble is None else self.trouble.status
+            self._fail(bad, word, self.direction * size)
             # The companions on the same clock start anew.
             self.pace.recover(stuck, self.t, self.end)
             self._take_stock()
@@ -294,6 +275,7 @@ class Loop:
             self.out.rejected,
             self.stepper.stability,
             self.max_steps,
+            self.trouble,
         )
         for g, (word, text) in breakdown.explain(failing).items():
             self.out.status[g], self.out.messages[g] = word, text

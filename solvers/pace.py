@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from solvers.control import Control, error_ratio, initial_step
-from solvers.explicit import ExplicitRungeKutta, Step
 from solvers.flow import Flow
 from solvers.rows import Rows, State
+from solvers.stepper import Step, Stepper
 
 Deviation = Callable[[State], State]
 
@@ -46,7 +46,7 @@ class Adaptive:
         end: np.ndarray,
         x: State,
         fx: State,
-        stepper: ExplicitRungeKutta,
+        stepper: Stepper,
         rows: Rows,
     ) -> None:
         """Choose the first step of every clock (Hairer, Norsett, Wanner I, II.4)."""

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from solvers.integrate import Loop, Run
+from solvers.integrate import Loop
 from solvers.rows import State
-from solvers.tape import write_saves
+from solvers.tape import Run, write_saves
 
 GRADIENTS = ("auto", "none", "tape", "replay")
 SHORT = 30
@@ -94,7 +94,9 @@ def _stretch(
     with torch.enable_grad():
         state, slope = first, None
         for move in loop.out.tape.moves[start:end]:
-            fx = loop.flow(move.t, state) if slope is None else slope
+            if slope is None:
+                slope = loop.flow(move.t, state) if loop.stepper.needs_slope else state
+            fx = slope
             step = loop.stepper.step(
                 loop.flow.stages(move.t, move.h),
                 loop.spread(move.h, move.graphs, state[0]),
@@ -102,6 +104,7 @@ def _stretch(
                 fx,
                 error=False,
                 mid=any((save.theta != 1.0).any() for save in move.saves),
+                plan=move.plan,
             )
             slope = write_saves(kept, move.saves, loop.flow, move.t, move.h, state, fx, step)
             state = loop.rows.select(move.graphs, step.x, state)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from solvers.explicit import Step
 from solvers.flow import Flow
 from solvers.interpolation import hermite
 from solvers.rows import Rows, State
+from solvers.stepper import Step
 
 
 class Sink(Protocol):
@@ -33,12 +33,21 @@ class Save:
 
 @dataclass(frozen=True)
 class Move:
-    """One accepted step of at least one graph: start, size, who moved and what was saved in it."""
+    """One accepted step of at least one graph.
+
+    Attributes:
+        t: Where the clocks were.
+        h: Their signed steps; 0 for those that stayed.
+        graphs: Which graphs moved.
+        saves: What was saved in it.
+        plan: What the stepper decided for it.
+    """
 
     t: np.ndarray
     h: np.ndarray
     graphs: np.ndarray
     saves: tuple[Save, ...]
+    plan: Any = None
 
 
 @dataclass
@@ -108,6 +117,35 @@ class Tape:
         filled = [blank if state is None else state for state in self.saved]
         stacks = tuple(torch.stack(parts) for parts in zip(*filled[:-1], strict=True))
         return stacks, filled[-1]
+
+
+@dataclass
+class Run:
+    """Everything a run leaves behind.
+
+    Attributes:
+        tape: Saved states, moves and checkpoints.
+        status: One word per graph.
+        messages: Why, for the graphs that did not end as asked.
+        accepted: Accepted steps per graph.
+        rejected: Rejected steps per graph.
+        ended: The time each graph reached.
+        first: Mean square of the first state per graph.
+        largest: Largest mean square on a fixed grid.
+        kept: With `keep_steps`, every accepted state with its slope and its middle.
+        interrupted: Whether Ctrl-C ended it.
+    """
+
+    tape: Tape
+    status: list[str]
+    messages: dict[int, str]
+    accepted: np.ndarray
+    rejected: np.ndarray
+    ended: np.ndarray
+    first: np.ndarray
+    largest: np.ndarray
+    kept: list[Kept] = field(default_factory=list)
+    interrupted: bool = False
 
 
 def interpolate(

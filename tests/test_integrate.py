@@ -14,10 +14,11 @@ from torch import Tensor
 from solvers.control import Control
 from solvers.explicit import ExplicitRungeKutta
 from solvers.flow import Flow
-from solvers.integrate import Loop, Run
+from solvers.integrate import Loop
 from solvers.pace import Adaptive, Fixed
 from solvers.rows import Rows, State
 from solvers.tableaus import TABLEAUS
+from solvers.tape import Run
 
 ADAPTIVE = ["heun", "bosh3", "dopri5", "tsit5", "dopri8"]
 FIXED = ["euler", "midpoint", "heun", "rk4", "bosh3", "dopri5", "tsit5", "dopri8"]

@@ -20,7 +20,8 @@ class Field(nn.Module):
 
     A subclass gives `prepare`, which freezes what does not depend on time, and `rest`, or only
     sets `self.operator` in `prepare`: then the field is linear and is solved exactly. `t` is a 0-d
-    tensor; `x` has shape `[nodes, channels]` (any trailing shape, or a tuple of tensors).
+    tensor; `x` has shape `[nodes, channels]` (any trailing shape, or a tuple of tensors). A field
+    of second order, x'' = force(t, x) - damping x', gives `force` and `damping` instead.
 
     Attributes:
         order: 2 when the state is a pair (position, velocity).
@@ -28,6 +29,8 @@ class Field(nn.Module):
         source: A constant tensor once bound; None when there is none.
         lyapunov: The functional that a gradient flow descends, or None.
         noise: The diffusion of a stochastic field, or None.
+        damping: Of a field of second order: a number or a 0-d tensor.
+        pointwise: True when every entry of `rest` depends on the same entry of x alone.
         norm: Which Dirichlet form is this field's own: "comb", "sym", "rw", "augmented"; None
             stands for "comb".
         batched_time: True when f takes `t` of shape `[nodes, 1]`, so that the graphs of a batch
@@ -51,10 +54,14 @@ class Field(nn.Module):
     source: Tensor | None = None
     lyapunov: Any = None
     noise: Any = None
+    damping: float | Tensor
+    pointwise: bool = False
     norm: str | None = None
     batched_time: bool = False
     dissipation: Tensor | None = None
     has_rest: bool = False
+    has_force: bool = False
+    splits: bool = True
     needs_graph: bool = False
     graph: Graph | None = None
     is_bound: bool = False
@@ -62,7 +69,9 @@ class Field(nn.Module):
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Note what the subclass gives, so that nobody needs to ask for its type."""
         super().__init_subclass__(**keywords)
-        cls.has_rest = cls.rest is not Field.rest or cls.forward is not Field.forward
+        cls.splits = cls.forward is Field.forward
+        cls.has_rest = cls.rest is not Field.rest or not cls.splits
+        cls.has_force = cls.force is not Field.force
         if "needs_graph" not in vars(cls):
             cls.needs_graph = cls.needs_graph or "prepare" in vars(cls)
 
@@ -95,6 +104,10 @@ class Field(nn.Module):
         """The part of the field that is neither linear nor constant; override this."""
         raise TypeError(f"{type(self).__name__} has no rest")
 
+    def force(self, t: Tensor, x: Any) -> Any:
+        """The force on the positions x, of a field of second order; override this."""
+        raise TypeError(f"{type(self).__name__} has no force")
+
     def forward(self, t: Tensor, x: Any) -> Any:
         """dx/dt at time `t` and state `x`; torchdiffeq's signature."""
         if not self.is_bound:
@@ -102,6 +115,9 @@ class Field(nn.Module):
                 f"this {type(self).__name__} is not bound: call field.bind(graph, x0) first, or "
                 "pass it to solve, which does"
             )
+        if self.has_force:
+            position, velocity = x
+            return velocity, self.force(t, position) - self.damping * velocity
         out = None if self.operator is None else self.operator @ x
         if self.source is not None:
             out = self.source.expand_as(x) if out is None else out + self.source
@@ -128,7 +144,7 @@ class Field(nn.Module):
     @property
     def affine(self) -> bool:
         """Whether the bound field is A x + source and nothing else: then it is solved exactly."""
-        return self.operator is not None and not self.has_rest
+        return self.operator is not None and not (self.has_rest or self.has_force)
 
     def leaves(self) -> tuple[Tensor, ...]:
         """The exact tensors an adjoint must differentiate: each once, none upstream of another."""
@@ -186,6 +202,7 @@ class Sum(Field):
         self.source = reduce(add, sources) if sources else None
         self.has_rest = any(part.has_rest for part in parts)
         self.batched_time = all(part.batched_time for part in parts)
+        self.pointwise = all(part.pointwise for part in parts if part.has_rest)
         self.norm = next((part.norm for part in parts if part.norm is not None), None)
         # The merged operator and source stand for the terms' own, which must not be leaves too.
         for part in parts:

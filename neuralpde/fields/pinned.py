@@ -77,6 +77,7 @@ class Pinned(Field):
         if self.moving and field.order != 1:
             raise ValueError("values that move with time need a first-order field")
         self.order, self.field = field.order, field
+        self.has_force = False
         self.register_buffer("nodes", index, persistent=False)
         if isinstance(values, Tensor) and not values.requires_grad:
             self.register_buffer("values", values, persistent=False)
@@ -118,6 +119,11 @@ class Pinned(Field):
             return
         if isinstance(x0, Tensor):
             self._check_start(x0)
+        elif inner.has_force and not bool(x0[1][self.nodes].any()):
+            self.has_force, self.damping = True, inner.damping
+            return
+        else:
+            self.has_rest = True
         operator = inner.operator
         if isinstance(operator, SparseOperator) and isinstance(x0, Tensor):
             inner.operator = None
@@ -129,6 +135,10 @@ class Pinned(Field):
             self.has_rest = True
         if not self.has_rest:
             self._modules = {}
+
+    def force(self, t: Tensor, x: Tensor) -> Tensor:
+        """The force inside; what is at rest at the boundary stays there."""
+        return self._inside(self.field.force(t, x))
 
     def rest(self, t: Tensor, x: State) -> State:
         """What the field does inside; the boundary follows its values."""

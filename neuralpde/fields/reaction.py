@@ -38,6 +38,7 @@ class Reaction(Field):
     """
 
     batched_time = True
+    pointwise = True
     coefficients: tuple[float, ...] | Tensor
     rate: float | Tensor
 

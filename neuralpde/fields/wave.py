@@ -48,7 +48,6 @@ class Wave(Field):
     order = 2
     batched_time = True
     speed: float | Tensor
-    damping: float | Tensor
 
     def __init__(
         self, speed: float | Tensor = 1.0, norm: str = "comb", damping: float | Tensor = 0.0
@@ -66,10 +65,9 @@ class Wave(Field):
         speed = per_graph("speed", self.speed, graph.num_graphs)
         self.stiffness = graph.laplacian(self.norm) * -(speed**2)
 
-    def rest(self, t: Tensor, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Velocity and acceleration."""
-        position, velocity = x
-        return velocity, self.stiffness @ position - self.damping * velocity
+    def force(self, t: Tensor, x: Tensor) -> Tensor:
+        """The pull of the neighbours, -c^2 L x."""
+        return self.stiffness @ x
 
     def lyapunov(self, x: tuple[Tensor, Tensor]) -> Float[Tensor, " graphs"]:
         """The total energy |v|^2 / 2 + c^2 x^T L x / 2 of each graph, float64.
