@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from solvers.explicit import combine
@@ -97,7 +97,10 @@ class Control:
         )
 
     def factor(
-        self, ratio: Float[np.ndarray, " graphs"], order: int, history: History
+        self,
+        ratio: Float[np.ndarray, " graphs"],
+        order: int | Int[np.ndarray, " graphs"],
+        history: History,
     ) -> Float[np.ndarray, " graphs"]:
         """Compute the factor that multiplies each graph's step; ratios up to 1 are accepted.
 
@@ -125,7 +128,7 @@ class Control:
         self,
         factor: Float[np.ndarray, " graphs"],
         ratio: Float[np.ndarray, " graphs"],
-        order: int,
+        order: int | Int[np.ndarray, " graphs"],
         history: History,
     ) -> Float[np.ndarray, " graphs"]:
         accepted = ratio <= 1
@@ -233,7 +236,7 @@ def initial_step(
     f: Trial,
     x: State,
     fx: State,
-    order: int,
+    order: int | Int[np.ndarray, " graphs"],
     rtol: float,
     atol: float,
     rows: Rows,

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from solvers.explicit import combine
 from solvers.failure import INTERRUPTED, MAX_STEPS, NOT_FINITE
 from solvers.flow import Flow
 from solvers.rows import Rows, State
+from solvers.spectrum import outer_eigenvalues
 from solvers.stepper import Trouble
 
 STABILITY_LIMITED = (0.6, 1.5)
 """Steps whose h rho lies within these multiples of the stability interval are limited by it."""
+
+OBLIQUE = 0.3
+"""Imaginary parts above this share of the radius are beyond stabilised methods."""
 
 
 @dataclass
@@ -71,8 +74,9 @@ class Breakdown:
         if self.status == INTERRUPTED:
             return {int(g): (INTERRUPTED, f"{self._where(g)}: interrupted.") for g in graphs}
         if self.status == MAX_STEPS:
-            radius = spectral_radius(self.flow, self.t, self.x, self.rows)
-            return {int(g): (MAX_STEPS, self._too_many(int(g), float(radius[g]))) for g in graphs}
+            outer = outer_eigenvalues(self.flow, self.t, self.x, self.rows)
+            seen = list(zip(outer.radius.tolist(), outer.oblique.tolist(), strict=True))
+            return {int(g): (MAX_STEPS, self._too_many(int(g), *seen[g])) for g in graphs}
         blind = self._blind_rows()
         return {int(g): self._broken(int(g), blind) for g in graphs}
 
@@ -119,7 +123,7 @@ class Breakdown:
             f"{counts}"
         )
 
-    def _too_many(self, g: int, radius: float) -> str:
+    def _too_many(self, g: int, radius: float, oblique: float) -> str:
         clock = self.clock_of[g]
         left = abs(self.end[clock] - self.t[clock])
         sizes = np.abs([move[clock] for move in self.sizes if move[clock] != 0])
@@ -134,13 +138,23 @@ class Breakdown:
             text += (
                 f"For the last {since} steps h*rho = {typical * radius:.2g}, i.e. the step is "
                 f"limited by stability (interval {self.stability:.2g}), not by accuracy (rho = "
-                f"{radius:.3g}): the problem is stiff, and looser tolerances will not help. Use "
-                "solver='scipy:BDF' for up to a few thousand unknowns; if the field is linear, "
-                "declare its operator and use solver='exact'"
+                f"{radius:.3g}): the problem is stiff, and looser tolerances will not help. "
             )
+            if oblique > OBLIQUE * radius:
+                text += (
+                    f"Eigenvalues reach |Im| = {oblique:.2g}, too much for 'rkl2': use "
+                    "solver='trbdf2', which is implicit"
+                )
+            else:
+                text += (
+                    "Use solver='rkl2', whose stages grow with the root of h*rho, or 'trbdf2', "
+                    "which is implicit; if the field is linear, declare its operator and use "
+                    "solver='exact'"
+                )
         else:
             text += f"The last {since} steps were about {typical:.2g} long; loosen rtol and atol"
-        return text + f"; or raise max_steps (about {int(left / typical) + 1} more are needed)."
+        needed = int(left / max(typical, 1e-12 * left)) + 1  # Steps may have shrunk to nothing.
+        return text + f"; or raise max_steps (about {needed} more are needed)."
 
     def _blind_rows(self) -> tuple[float, np.ndarray] | None:
         """Where the field is not finite although the state is: at the last state, now or next."""
@@ -157,30 +171,3 @@ class Breakdown:
         assert self.rows.batch is not None
         own: np.ndarray = self.rows.batch.cpu().numpy()[nodes] == g
         return own
-
-
-def spectral_radius(
-    flow: Flow, t: np.ndarray, x: State, rows: Rows, iterations: int = 30
-) -> np.ndarray:
-    """Estimate the Jacobian's largest modulus per graph by a nonlinear power iteration.
-
-    `v <- (f(x + eps v) - f(x)) / eps`, normalised per graph; an estimate from below.
-
-    >>> flow = Flow(lambda t, x: (-3.0 * x[0],), Rows(None, 1), torch.ones(2))
-    >>> x = (torch.ones(2, dtype=torch.float64),)
-    >>> spectral_radius(flow, np.zeros(1), x, Rows(None, 1)).round(6).tolist()
-    [3.0]
-    """
-    generator = torch.Generator().manual_seed(0)
-    v = tuple(torch.randn(p.shape, generator=generator, dtype=p.dtype.to_real()).to(p) for p in x)
-    fx = flow(t, x)
-    size = rows.mean_square(x).sqrt().cpu().numpy()
-    eps = np.sqrt(torch.finfo(x[0].dtype).eps) * np.where(size > 0, size, 1.0)
-    radius = np.zeros(rows.num_graphs)
-    for _ in range(iterations):
-        norm = rows.mean_square(v).sqrt().cpu().numpy()
-        scale = np.divide(eps, norm, out=np.zeros_like(eps), where=norm > 0)
-        moved = combine(x, rows.spread(scale, x[0]), (1.0,), (v,))
-        v = combine(None, 1.0, (1.0, -1.0), (flow(t, moved), fx))
-        radius = rows.mean_square(v).sqrt().cpu().numpy() / eps
-    return radius

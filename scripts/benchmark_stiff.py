@@ -1,0 +1,184 @@
+"""Stiff diffusion: rkl2 and "auto" against dopri5, ours and torchdiffeq's, on the same fields.
+
+    python scripts/benchmark_stiff.py                  # Allen-Cahn on a random graph
+    python scripts/benchmark_stiff.py --root data      # GRAND on Cora, hubs of Chameleon and PubMed
+    python scripts/benchmark_stiff.py --root data --peers   # torchdiffeq on the hubs too: minutes
+    python scripts/benchmark_stiff.py --smoke          # seconds, for tests
+
+A tolerance tol stands for rtol = atol = tol. States are float64; the error is |x - y| / |y| at the
+end, y from a solve with a tolerance 1e5 times smaller (dopri8, on the hubs rkl2 at 1e-6). Features
+are mapped to a few channels by a fixed random matrix and standardised. Every row is written to
+runs/benchmark_stiff (csv, markdown) as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.utils import barabasi_albert_graph
+
+from analysis.tables import Table
+from analysis.timing import relative_error
+from neuralpde import Graph, Trajectory, data, fields, solve
+from solvers.flow import Flow
+from solvers.rows import Rows
+from solvers.spectrum import outer_eigenvalues
+
+Row = dict[str, Any]
+F64, TOL = torch.float64, 1e-3
+EXPLICIT, PEER = "dopri5", "torchdiffeq:dopri5"
+OURS = ("rkl2", "auto")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, help="folder of the benchmark sets")
+    parser.add_argument("--smoke", action="store_true", help="one tiny graph, short times")
+    parser.add_argument("--peers", action="store_true", help="torchdiffeq on the hubs too")
+    parser.add_argument("--threads", type=int, help="torch threads; default: torch's own")
+    parser.add_argument("--only", default="", help="parts whose name contains this")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark_stiff"))
+    return parser.parse_args(arguments)
+
+
+class Saturating(fields.Field):
+    """Diffusion of what nodes show of themselves, with a restart, dx/dt = -L tanh(x) + x0 - x."""
+
+    batched_time = True
+
+    def prepare(self, graph: Graph, x0: Any) -> None:
+        """Take the combinatorial Laplacian and the restart."""
+        self.L, self.x0 = graph.laplacian("comb"), x0
+
+    def rest(self, t: Tensor, x: Tensor) -> Tensor:
+        """The field."""
+        return self.x0 - x - self.L @ torch.tanh(x)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem: what flows where, for how long, and who computes the reference."""
+
+    part: str
+    name: str
+    field: fields.Field
+    graph: Graph
+    x: Tensor
+    T: float
+    reference: tuple[str, float] = ("dopri8", 1e-8)
+
+    def run(self, solver: str, tol: float = TOL) -> Trajectory:
+        """Solve; failures are reported, not raised."""
+        how: Row = {"solver": solver, "rtol": tol, "atol": tol, "max_steps": 200_000}
+        return solve(self.field, self.x, self.T, self.graph, raise_on_failure=False, **how)
+
+    def rows(self, solvers: Sequence[str]) -> Iterator[Row]:
+        """One row per solver; ratios are the first one's evaluations over its own."""
+        exact = self.run(*self.reference).final
+        about = {"part": self.part, "problem": self.name, "T": self.T, **self.spectrum(exact)}
+        first: Trajectory | None = None
+        for solver in solvers:
+            found = self.run(solver)
+            stats, first = found.stats, first or found
+            yield {
+                **about,
+                "solver": solver,
+                "status": found.status,
+                "evaluations": stats.nfe,
+                "products": stats.operator_products,
+                "fewer": first.stats.nfe / stats.nfe,
+                "steps": f"{stats.accepted} + {stats.rejected}",
+                "seconds": stats.seconds,
+                "error": relative_error(found.final, exact),
+                "reason": stats.reason,
+            }
+
+    def spectrum(self, end: Tensor) -> Row:
+        """The radius and the largest imaginary part of the Jacobian at the start and the end."""
+        bound, rows = self.field.bind(self.graph, self.x), Rows()
+        flow = Flow(lambda t, x: (bound(t, x[0]),), rows, self.x)
+        a, b = (outer_eigenvalues(flow, np.zeros(1), (x,), rows) for x in (self.x, end))
+        height = max(float(a.oblique[0]), float(b.oblique[0]))
+        return {"max |lambda|": float(max(a.radius, b.radius)[0]), "max |Im lambda|": height}
+
+
+def channels(features: Tensor, count: int) -> Tensor:
+    """A few standardised channels of the features, the same every time."""
+    generator = torch.Generator().manual_seed(0)
+    x = features.double() @ torch.randn(features.shape[1], count, dtype=F64, generator=generator)
+    return (x - x.mean(0)) / x.std(0)
+
+
+def grand(channels: int, scale: float) -> fields.GRAND:
+    """Nonlinear GRAND with a = 1 as it is initialised, its scores multiplied by the scale."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        field = fields.GRAND(channels, variant="nonlinear", rate=1.0).double()
+    with torch.no_grad():
+        for parameter in field.attention.query.parameters():
+            parameter.mul_(scale)
+    return field
+
+
+def cases(args: argparse.Namespace) -> Iterator[tuple[Case, tuple[str, ...]]]:
+    """The problems with who solves them."""
+    nodes, T = (60, 5.0) if args.smoke else (1000, 100.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        edges = barabasi_albert_graph(nodes, 2)
+    noise = torch.randn(nodes, 4, dtype=F64, generator=torch.Generator().manual_seed(1))
+    name = f"Barabasi-Albert {nodes:,}"
+    everyone = (EXPLICIT, PEER, *OURS)
+    yield Case("allen_cahn", name, fields.allen_cahn(), Graph(edges, nodes), noise, T), everyone
+    if args.root is None or args.smoke:
+        return
+    cora = data.load("Cora", root=args.root)
+    x = channels(cora.x, 64)
+    for scale in (1.0, 4.0):
+        for T in (20.0, 400.0):
+            case = Case("grand", f"Cora, scores x {scale:g}", grand(64, scale), cora.graph, x, T)
+            yield case, (PEER, *OURS)
+    for name in ("Chameleon", "PubMed"):
+        hub = data.load(name, root=args.root)
+        for field in (fields.allen_cahn(), Saturating()):
+            x, tight = channels(hub.x, 8), ("rkl2", 1e-6)
+            case = Case("hubs", f"{name}, {field.label}", field, hub.graph, x, 100.0, tight)
+            yield case, ((PEER, *OURS) if args.peers else OURS)
+
+
+def main() -> None:
+    """Run the cases, print each row as it comes, write the table."""
+    args = parse()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    table = Table()
+    with torch.no_grad():
+        for case, solvers in cases(args):
+            if args.only not in case.part:
+                continue
+            for row in case.rows(solvers):
+                table.add(row)
+                table.save(args.out / "benchmark_stiff")
+                print(
+                    f"{row['problem']}, T={row['T']:g}: {row['solver']} {row['status']}, "
+                    f"{row['evaluations']} evaluations ({row['fewer']:.3g}x fewer than "
+                    f"{solvers[0]}), {row['products']} products, {row['seconds']:.3g} s, error "
+                    f"{row['error']:.2g}; {row['reason']}",
+                    flush=True,
+                )
+    print(table.markdown())
+
+
+if __name__ == "__main__":
+    main()
