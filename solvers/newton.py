@@ -1,0 +1,232 @@
+"""Newton's iteration for a stage of an implicit method, graph by graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from solvers.groups import Groups, Matrix
+from solvers.jacobian import Jacobian
+from solvers.resolvent import Resolvent
+
+LIMIT = 10
+"""Most iterations of one stage."""
+
+SLOW = 0.2
+"""A contraction above this asks for a new Jacobian."""
+
+Nodes = Float[Tensor, " graphs"]
+Flags = Bool[Tensor, " graphs"]
+
+
+class Field(Protocol):
+    """A field with a Jacobian; `solvers.matrix_field` provides it."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is affine in the state, so that one iteration is enough."""
+
+    def value(self, c: Nodes, y: Matrix) -> Matrix:
+        """The field at nodes c (one per graph) and state y."""
+
+    def linearised(self, c: Nodes, y: Matrix) -> Jacobian:
+        """Its Jacobian there, with its value."""
+
+
+@dataclass(frozen=True)
+class Equations:
+    """What the stages of one step have in common: ``y = right + s f(c, y)``.
+
+    Attributes:
+        field: f.
+        scale: s, a number or one per row.
+        weight: positive; a correction d with ``rms(weight d) = 1`` is one tolerance.
+        groups: the graphs.
+        moving: graphs whose step is not zero.
+        target: how small the error of a stage must be, in tolerances.
+    """
+
+    field: Field
+    scale: float | Tensor
+    weight: Matrix | Float[Tensor, ""]
+    groups: Groups
+    moving: Flags
+    target: float
+
+
+class Newton:
+    """Newton's iteration with a Jacobian that is kept as long as it serves.
+
+    ``(I - s J) d = right + s f(c, y) - y``, ``y <- y + d``. With the contraction
+    ``theta = |d| / |d before|`` of the latest two corrections the error left is at most
+    ``theta / (1 - theta) |d|``; a graph is done, and stands still, when that is below the target.
+    The first iteration of a stage uses the contraction of the stage before it. Above `SLOW` the
+    Jacobian is taken anew at the present point, each graph for itself.
+
+    Args:
+        equations: of the step.
+        rate: the contraction to begin with, per graph; 1 where nothing is known.
+        symmetric: which graphs have symmetric Jacobians, by a test.
+        used: takes the names of the linear solvers that were needed.
+
+    Attributes:
+        rate: the latest contraction per graph.
+        unsolved: graphs whose iteration failed to converge.
+        unsolvable: graphs whose linear system could not be solved.
+        text: the latest failure in words and numbers.
+
+    Source:
+        Hairer and Wanner, Solving Ordinary Differential Equations II, IV.8.
+
+    Example:
+        >>> from solvers.jacobian import Recorded
+        >>> class Square:
+        ...     linear = False
+        ...     def value(self, c, y):
+        ...         return -(y**2)
+        ...     def linearised(self, c, y):
+        ...         return Recorded(lambda y: -(y**2), y, lambda: None)
+        >>> yes = torch.tensor([True])
+        >>> equations = Equations(Square(), 1.0, torch.tensor(1e6), Groups(), yes, 1.0)
+        >>> newton = Newton(equations, torch.ones(1), yes)
+        >>> two = torch.tensor([[2.0]])
+        >>> newton.solve(1.0, two, two, two).item()  # y^2 + y = 2
+        1.0
+    """
+
+    def __init__(
+        self,
+        equations: Equations,
+        rate: Tensor,
+        symmetric: Flags,
+        used: set[str] | None = None,
+    ) -> None:
+        self._equations, self.rate, self._symmetric = equations, rate.double(), symmetric
+        self._used = set() if used is None else used
+        none = torch.zeros_like(equations.moving)
+        self.unsolved, self.unsolvable = none, none
+        self.text = ""
+        self._resolvent: Resolvent | None = None
+        self._point: Tensor | None = None
+        self._nodes = torch.zeros(len(none), dtype=torch.float64, device=none.device)
+
+    @property
+    def symmetric(self) -> Flags:
+        """Which graphs are still taken for symmetric."""
+        return self._symmetric if self._resolvent is None else self._resolvent.symmetric
+
+    @property
+    def lost(self) -> Flags:
+        """Graphs that failed."""
+        return self.unsolved | self.unsolvable
+
+    def solve(self, c: float, right: Matrix, guess: Matrix, safe: Matrix) -> Matrix:
+        """Solve one stage.
+
+        Args:
+            c: its node.
+            right: what is known of it.
+            guess: where to begin.
+            safe: where to begin again when the first attempt does not contract.
+
+        Returns:
+            The stage; where it failed, what is safe.
+        """
+        this, groups = self._equations, self._equations.groups
+        nodes = torch.full_like(self._nodes, c)
+        eps = torch.finfo(guess.dtype).eps
+        y, active = guess, this.moving & ~self.lost
+        floor = 10 * eps * groups.rms(guess * this.weight)[:, 0]
+        self.rate = self.rate.clamp(min=eps) ** 0.8
+        tolerance = torch.full_like(self.rate, 0.5 * this.target)
+        none = torch.zeros_like(active)
+        renew, again = active if self._resolvent is None else none, none
+        last = torch.full_like(self.rate, torch.nan)
+        for _ in range(LIMIT):
+            value = self._value(nodes, y, renew, active)
+            correction = self._correction(right + this.scale * value - y, tolerance, active)
+            active = active & ~self.lost
+            y = y + correction
+            size = groups.rms(correction * this.weight)[:, 0]
+            if this.field.linear:
+                break
+            known = active & last.isfinite()
+            self.rate = torch.where(known, size / last, self.rate)
+            left = torch.where(self.rate < 1, self.rate / (1 - self.rate), torch.inf) * size
+            active = active & ~((left <= this.target) | (size <= floor))
+            if not bool(active.any()):
+                break
+            known = known & active
+            astray = known & (self.rate >= 1)
+            self._give_up(astray & again, size)
+            astray, active = astray & ~again, active & ~self.lost
+            y, again = groups.select(astray, safe, y), again | astray
+            renew = active & known & (self.rate > SLOW)
+            # Where the iteration begins again there is nothing to compare with.
+            last = torch.where(astray, torch.nan, size)
+        else:
+            self._give_up(active, size)
+        return groups.select(self.lost, safe, y)
+
+    def filtered(self, error: Matrix) -> Matrix:
+        """Return ``(I - s J)^-1`` times an error estimate: what is left of its stiff part.
+
+        Args:
+            error: the estimate.
+        """
+        assert self._resolvent is not None
+        this = self._equations
+        active = this.moving & ~self.lost
+        tolerance = torch.full_like(self.rate, 0.05)
+        error = this.groups.only(active, error)
+        return self._resolvent.solve(error, tolerance, this.weight, active).x
+
+    def _value(self, nodes: Nodes, y: Matrix, renew: Flags, active: Flags) -> Matrix:
+        """The field at y, after the Jacobians of the graphs in `renew` were taken there."""
+        this = self._equations
+        if not bool(renew.any()):
+            return this.field.value(nodes, y)
+        before = y if self._point is None else self._point
+        self._point = this.groups.select(renew, y, before)
+        self._nodes = torch.where(renew, nodes, self._nodes)
+        symmetric = self.symmetric
+        jacobian = this.field.linearised(self._nodes, self._point)
+        self._resolvent = Resolvent(jacobian, this.scale, this.groups, symmetric, used=self._used)
+        covered = bool((renew | ~active).all())
+        return jacobian.value if covered else this.field.value(nodes, y)
+
+    def _correction(self, residual: Matrix, tolerance: Tensor, active: Flags) -> Matrix:
+        this, groups = self._equations, self._equations.groups
+        assert self._resolvent is not None
+        residual = groups.only(active, residual)
+        size = groups.rms(residual)[:, 0]
+        blind = active & ~size.isfinite()
+        if bool(blind.any()):
+            self.unsolved = self.unsolved | blind
+            self.text = "the field is not finite where Newton's iteration went"
+            residual, active = groups.only(~blind, residual), active & ~blind
+        found = self._resolvent.solve(residual, tolerance, this.weight, active)
+        lost = active & ~found.reached
+        if bool(lost.any()):
+            self.unsolvable = self.unsolvable | lost
+            left = float(found.residual[lost].max())
+            self.text = (
+                f"the linear system of a stage could not be solved (residual {left:.2g} of the "
+                "tolerance; is I - h d J singular or far from symmetric?)"
+            )
+        return groups.only(active & ~lost, found.x)
+
+    def _give_up(self, graphs: Flags, size: Tensor) -> None:
+        if not bool(graphs.any()):
+            return
+        self.unsolved = self.unsolved | graphs
+        rate, left = float(self.rate[graphs].max()), float(size[graphs].max())
+        self.rate = torch.where(graphs, 1.0, self.rate)
+        self.text = (
+            f"Newton's iteration did not converge (contraction {rate:.2g}, last correction "
+            f"{left:.2g} of the tolerance)"
+        )
