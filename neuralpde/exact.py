@@ -1,4 +1,4 @@
-"""The exact route: linear and affine fields by Chebyshev series or uniformisation."""
+"""The exact route: linear and affine fields by Chebyshev, uniformisation or Lanczos."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuralpde.driving import refuse_noise
 from neuralpde.operators.product import products
 from neuralpde.problem import Problem
 from neuralpde.tracking import ExactEnergy
@@ -26,6 +27,7 @@ METHODS: dict[str, Method] = {
     "exact": "auto",
     "chebyshev": "chebyshev",
     "uniformisation": "uniformisation",
+    "lanczos": "lanczos",
 }
 
 
@@ -34,7 +36,7 @@ class ExactRoute:
     """One linear solve with a guaranteed error.
 
     Args:
-        method: "auto", "chebyshev" or "uniformisation".
+        method: "auto", "chebyshev", "uniformisation" or "lanczos".
         reason: Why an exact solve was chosen.
     """
 
@@ -86,8 +88,8 @@ class ExactRoute:
         self._watch(problem, trajectory)
         return trajectory
 
-    @staticmethod
-    def _check(problem: Problem) -> None:
+    def _check(self, problem: Problem) -> None:
+        refuse_noise(problem, self.method if self.method != "auto" else "exact")
         if problem.field is None or not problem.field.affine or problem.packed:
             raise ValueError(
                 f"an exact solve needs a linear field dx/dt = A x + source, and {problem.name} "

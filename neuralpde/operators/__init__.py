@@ -1,9 +1,10 @@
 """Linear operators on node states: sparse matrices that know what kind of matrix they are."""
 
 from neuralpde.operators.attention import Attention, attention
+from neuralpde.operators.identity import identity
 from neuralpde.operators.laplacian import adjacency, laplacian
 from neuralpde.operators.linear import Operator
-from neuralpde.operators.operator import SparseOperator, identity
+from neuralpde.operators.operator import SparseOperator
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.product import gather_dot, multiply, multiply_transposed, products
 
