@@ -14,6 +14,7 @@ from neuralpde.fields.field import Field, State
 from neuralpde.graph import Graph
 from neuralpde.operators import Operator, SparseOperator
 from neuralpde.operators.tags import Enclosure
+from solvers.noise import declared
 
 Values = float | Float[Tensor, "pinned ..."] | Callable[[Tensor], Tensor] | None
 
@@ -112,7 +113,7 @@ class Pinned(Field):
         self.free = torch.ones(graph.num_nodes, dtype=torch.bool, device=graph.device)
         self.free[self.nodes] = False
         inner = self.field
-        self.norm, self.noise = inner.norm, inner.noise
+        self.norm, self.dims = inner.norm, (x0[0] if isinstance(x0, tuple) else x0).dim()
         self.batched_time = inner.batched_time and not self.moving
         self.has_rest = self.moving or inner.has_rest
         if self.moving:
@@ -120,7 +121,7 @@ class Pinned(Field):
         if isinstance(x0, Tensor):
             self._check_start(x0)
         elif inner.has_force and not bool(x0[1][self.nodes].any()):
-            self.has_force, self.damping = True, inner.damping
+            self.has_force, self.damping, self.stiffness = True, inner.damping, inner.stiffness
             return
         else:
             self.has_rest = True
@@ -133,8 +134,28 @@ class Pinned(Field):
             self.source = own if inflow is None else inflow if own is None else inflow + own
         elif operator is not None or inner.source is not None:
             self.has_rest = True
-        if not self.has_rest:
+        if not self.has_rest and inner.noise is None:
             self._modules = {}
+
+    def inherited_noise(self) -> Any:
+        """The noise inside; there is none at the boundary."""
+        inner: Any = self._modules.get("field")
+        if inner is None:
+            return None
+        if inner.noise is None or not self.is_bound:
+            return inner.noise
+        noise, free = declared(inner.noise), self.free.double().view(-1, *[1] * (self.dims - 1))
+        if noise.operator is not None:
+            raise ValueError(
+                "noise with an operator reaches the pinned nodes: add it outside, Pinned(field, "
+                "...) + Noise(operator=B), with a B whose pinned rows are zero"
+            )
+
+        def inside(t: Tensor | None = None, x: Any = None) -> Any:
+            found = tuple(g * free for g in noise.values(t, x))
+            return found if len(found) > 1 else found[0]
+
+        return replace(noise, amplitude=inside if noise.counted else inside())
 
     def force(self, t: Tensor, x: Tensor) -> Tensor:
         """The force inside; what is at rest at the boundary stays there."""

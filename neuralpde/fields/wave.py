@@ -63,11 +63,14 @@ class Wave(Field):
         if not isinstance(x0, tuple) or len(x0) != 2:
             raise TypeError("the state of a wave is the pair (x, v) of position and velocity")
         speed = per_graph("speed", self.speed, graph.num_graphs)
-        self.stiffness = graph.laplacian(self.norm) * -(speed**2)
+        self.springs = graph.laplacian(self.norm) * -(speed**2)
+        if type(self).force is Wave.force:
+            # A subclass may add what is not linear.
+            self.stiffness = self.springs
 
     def force(self, t: Tensor, x: Tensor) -> Tensor:
         """The pull of the neighbours, -c^2 L x."""
-        return self.stiffness @ x
+        return self.springs @ x
 
     def lyapunov(self, x: tuple[Tensor, Tensor]) -> Float[Tensor, " graphs"]:
         """The total energy |v|^2 / 2 + c^2 x^T L x / 2 of each graph, float64.
