@@ -1,28 +1,25 @@
-"""The routes over torchdiffeq and scipy: their solvers, our trajectories."""
+"""The routes over torchdiffeq, scipy and torchsde: their solvers, our trajectories."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from neuralpde.calling import checked_field
-from neuralpde.marching import EXPLOSION, entries_per_graph
+from neuralpde.answering import as_trajectory, check_requests, distinct, unmoved
+from neuralpde.calling import checked_field, hides_tensors
+from neuralpde.driving import check_leaves, check_request, noise_of, refuse_noise
+from neuralpde.marching import EXPLOSION
 from neuralpde.operators.product import products
 from neuralpde.problem import Problem, check_resolution
 from neuralpde.timing import fixed_grid
-from neuralpde.tracking import EnergyTrack, Tolerance
-from neuralpde.watching import WatchTrack
-from solvers import scipy_adapter, torchdiffeq_adapter
-from solvers.answer import Answer
+from solvers import scipy_adapter, torchdiffeq_adapter, torchsde_adapter
 from solvers.failure import unknown_name
-from solvers.rows import State
-from solvers.trajectory import Stats, Trajectory
+from solvers.noise import NoiseTerm
+from solvers.stochastic import drawn_seed
+from solvers.trajectory import Trajectory
 
 CAUTION = (
     "caution: gradients of the continuous adjoint are inexact and unstable for diffusion: it "
@@ -54,7 +51,7 @@ class TorchdiffeqRoute:
     def run(self, problem: Problem) -> Trajectory:
         """Solve."""
         self._check(problem)
-        t, slots = _distinct(problem)
+        t, slots = distinct(problem)
         grad = self._gradient(problem)
         reason = ["asked for by name"]
         if problem.rows.num_graphs > 1:
@@ -72,7 +69,7 @@ class TorchdiffeqRoute:
         before = products.total
         with torch.set_grad_enabled(grad != "none" and torch.is_grad_enabled()):
             answer = (
-                _unmoved(problem)
+                unmoved(problem)
                 if len(t) == 1
                 else torchdiffeq_adapter.integrate(
                     checked_field(problem),
@@ -96,10 +93,11 @@ class TorchdiffeqRoute:
                 "adaptive solver",
                 stacklevel=4,
             )
-        return _trajectory(problem, answer, slots, self.name, reason, grad, spent)
+        return as_trajectory(problem, answer, slots, self.name, reason, grad, spent)
 
     def _check(self, problem: Problem) -> None:
-        _check_requests(problem, self.name)
+        refuse_noise(problem, self.name)
+        check_requests(problem, self.name)
         if problem.fixed and not self.adapter.fixed:
             raise ValueError(
                 f"solver {self.name!r} chooses its own steps: leave out steps= and schedule=, or "
@@ -122,7 +120,7 @@ class TorchdiffeqRoute:
         if problem.grad == "none" or not torch.is_grad_enabled():
             return "none"
         if problem.grad == "adjoint":
-            if not problem.knows_its_leaves and _hides_tensors(problem):
+            if not problem.knows_its_leaves and hides_tensors(problem):
                 raise ValueError(
                     f"grad='adjoint' must know every tensor to differentiate, and {problem.name} "
                     "is a plain function that uses some that require grad; make it an nn.Module "
@@ -134,7 +132,7 @@ class TorchdiffeqRoute:
                     "grad='tape', or torch.view_as_real"
                 )
             return "adjoint" if problem.needs_gradient else "none"
-        if not self.adapter.visible and (problem.needs_gradient or _hides_tensors(problem)):
+        if not self.adapter.visible and (problem.needs_gradient or hides_tensors(problem)):
             raise ValueError(
                 f"no gradient flows through {self.name!r}: use grad='adjoint', another method, or "
                 "torch.no_grad()"
@@ -163,10 +161,10 @@ class ScipyRoute:
     def run(self, problem: Problem) -> Trajectory:
         """Solve."""
         self._check(problem)
-        t, slots = _distinct(problem)
+        t, slots = distinct(problem)
         before = products.total
         answer = (
-            _unmoved(problem)
+            unmoved(problem)
             if len(t) == 1
             else scipy_adapter.integrate(
                 checked_field(problem),
@@ -185,10 +183,11 @@ class ScipyRoute:
             reason.append("one step shared by all graphs, with one error norm over all of them")
             answer.status, answer.ended = answer.status * graphs, answer.ended * graphs
             answer.messages = {g: m for m in answer.messages.values() for g in range(graphs)}
-        return _trajectory(problem, answer, slots, self.name, reason, "none", spent)
+        return as_trajectory(problem, answer, slots, self.name, reason, "none", spent)
 
     def _check(self, problem: Problem) -> None:
-        _check_requests(problem, self.name)
+        refuse_noise(problem, self.name)
+        check_requests(problem, self.name)
         if problem.fixed:
             raise ValueError(
                 f"solver {self.name!r} chooses its own steps: leave out steps= and schedule=, or "
@@ -197,7 +196,7 @@ class ScipyRoute:
         if problem.grad not in ("auto", "none"):
             raise ValueError(f"grad={problem.grad!r}: scipy has no gradients; see grad='none'")
         wanted = problem.grad == "auto" and torch.is_grad_enabled()
-        if wanted and (problem.needs_gradient or _hides_tensors(problem)):
+        if wanted and (problem.needs_gradient or hides_tensors(problem)):
             raise ValueError(
                 "scipy has no gradients, and something here requires grad: use one of our solvers "
                 "such as 'tsit5', or solve under torch.no_grad() (or with grad='none')"
@@ -206,14 +205,114 @@ class ScipyRoute:
         check_resolution(problem)
 
 
-ROUTES: dict[str, Any] = {"torchdiffeq": TorchdiffeqRoute, "scipy": ScipyRoute}
+@dataclass
+class TorchsdeRoute:
+    """One of torchsde's methods, "torchsde:<method>": stochastic fields on fixed grids.
+
+    It takes the steps of our grid, of any schedule, one by one. Every method but srk follows the
+    Brownian path of the seed, as `euler_maruyama` and `stochastic_heun` do. grad="adjoint" is
+    torchsde's stochastic adjoint, on equal steps; it is exact for reversible_heun alone.
+
+    Args:
+        method: Its name in torchsde, checked at once.
+
+    References:
+        Li, Wong, Chen and Duvenaud, Scalable gradients for stochastic differential equations,
+        AISTATS 2020, arXiv:2001.01328; Kidger, Foster, Li and Lyons, Efficient and accurate
+        gradients for neural SDEs, NeurIPS 2021, arXiv:2105.13493.
+
+    >>> TorchsdeRoute("srk").name
+    'torchsde:srk'
+    """
+
+    method: str
+
+    def __post_init__(self) -> None:
+        """Look the method up."""
+        self.adapter = torchsde_adapter.Method(self.method)
+        self.name = f"torchsde:{self.method}"
+
+    def run(self, problem: Problem) -> Trajectory:
+        """Solve."""
+        noise = self._check(problem)
+        t, slots = distinct(problem)
+        grad = self._gradient(problem, noise)
+        seed = drawn_seed(problem.generator)
+        reason = ["asked for by name", f"seed {seed}"]
+        if self.adapter.needs_area:
+            reason.append("a path of torchsde's, one for the whole batch")
+        if grad == "adjoint" and not self.adapter.needs_matrix:
+            reason.append(CAUTION)
+        before = products.total
+        with torch.set_grad_enabled(grad != "none" and torch.is_grad_enabled()):
+            answer = (
+                unmoved(problem)
+                if len(t) == 1
+                else torchsde_adapter.integrate(
+                    checked_field(problem),
+                    noise,
+                    problem.x0[0],
+                    fixed_grid(problem, problem.times[:, :1])[:, 0],
+                    t.tolist(),
+                    self.adapter,
+                    seed=seed,
+                    rows=problem.rows,
+                    leaves=problem.leaves if grad == "adjoint" else None,
+                )
+            )
+        spent = products.total - before
+        return as_trajectory(problem, answer, slots, self.name, reason, grad, spent)
+
+    def _check(self, problem: Problem) -> NoiseTerm:
+        check_requests(problem, self.name)
+        check_request(problem, self.name)
+        noise = noise_of(problem)
+        if noise is None:
+            raise ValueError(
+                f"{self.name!r} is for stochastic fields, and {problem.name} declares no noise: "
+                "add Noise(scale) to it, or use a deterministic solver"
+            )
+        self.adapter.check(noise, problem.name)
+        if problem.packed:
+            raise ValueError(
+                f"torchsde's state is a tensor and x0 is a tuple: {self.name!r} cannot take it; "
+                "use 'euler_maruyama' or 'stochastic_heun'"
+            )
+        if problem.times[-1, 0] < problem.times[0, 0]:
+            raise ValueError(
+                f"torchsde runs forwards in time alone, and t goes from {problem.times[0, 0]:g} to "
+                f"{problem.times[-1, 0]:g}; use 'euler_maruyama' or 'stochastic_heun'"
+            )
+        return noise
+
+    def _gradient(self, problem: Problem, noise: NoiseTerm) -> str:
+        if problem.grad in ("replay", "reversible"):
+            raise ValueError(
+                f"grad={problem.grad!r} is not for {self.name!r}: 'replay' belongs to our own "
+                "steppers; torchsde offers 'tape' and 'adjoint'"
+            )
+        if problem.grad == "none" or not torch.is_grad_enabled():
+            return "none"
+        if problem.grad == "adjoint":
+            check_leaves(problem, noise)
+            return "adjoint" if problem.needs_gradient else "none"
+        return "tape"
 
 
-def peer_route(peer: str, method: str) -> TorchdiffeqRoute | ScipyRoute:
+ROUTES: dict[str, Any] = {
+    "torchdiffeq": TorchdiffeqRoute,
+    "scipy": ScipyRoute,
+    "torchsde": TorchsdeRoute,
+}
+
+Peer = TorchdiffeqRoute | ScipyRoute | TorchsdeRoute
+
+
+def peer_route(peer: str, method: str) -> Peer:
     """The route over another library's solver.
 
     Args:
-        peer: "torchdiffeq" or "scipy".
+        peer: "torchdiffeq", "scipy" or "torchsde".
         method: A method's name there.
 
     Raises:
@@ -224,118 +323,5 @@ def peer_route(peer: str, method: str) -> TorchdiffeqRoute | ScipyRoute:
     """
     if peer not in ROUTES:
         raise unknown_name("peer", peer, ROUTES)
-    route: TorchdiffeqRoute | ScipyRoute = ROUTES[peer](method)
+    route: Peer = ROUTES[peer](method)
     return route
-
-
-def _check_requests(problem: Problem, name: str) -> None:
-    """Refuse what only our own loop can do."""
-    if problem.stop is not None:
-        raise ValueError(f"stop= is not seen by {name!r}; use one of our steppers, as 'tsit5'")
-    if problem.save == "steps":
-        raise ValueError(
-            f"save='steps' keeps dense output, which {name!r} does not hand out: list the times in "
-            "t, or use one of our steppers such as 'dopri5'"
-        )
-    if problem.error_scale != "state":
-        raise ValueError(
-            f"error_scale={problem.error_scale!r} is for our own step control, not for {name!r}; "
-            "use an adaptive stepper such as 'tsit5'"
-        )
-    if problem.times.shape[1] > 1 and (
-        problem.t.requires_grad or (problem.times != problem.times[:, :1]).any()
-    ):
-        raise ValueError(
-            f"t gives every graph its own times, but {name!r} keeps one clock; use an exact or one "
-            "of our adaptive solvers, or one solve per graph"
-        )
-
-
-def _hides_tensors(problem: Problem) -> bool:
-    """Whether a plain function uses tensors that require grad; one evaluation."""
-    x = tuple(part.detach() for part in problem.x0)
-    t = torch.tensor(problem.times[0, 0], dtype=problem.dtype.to_real(), device=x[0].device)
-    out = problem.f(t, x if problem.packed else x[0])
-    return any(part.requires_grad for part in (out if problem.packed else (out,)))
-
-
-def _distinct(problem: Problem) -> tuple[Tensor, np.ndarray]:
-    """The saved times without repetitions, and for each saved time its place among them."""
-    values = problem.times[:, 0]
-    new = np.concatenate([[True], values[1:] != values[:-1]])
-    t = problem.t if problem.t.dim() == 1 else problem.t[:, 0]
-    return t[torch.from_numpy(np.flatnonzero(new))], np.cumsum(new) - 1
-
-
-def _unmoved(problem: Problem) -> Answer:
-    """An interval without length."""
-    graphs = problem.rows.num_graphs
-    start = tuple(part[None] for part in problem.x0)
-    return Answer(start, problem.x0, [float(problem.times[0, 0])] * graphs, ["done"] * graphs)
-
-
-def _trajectory(
-    problem: Problem,
-    answer: Answer,
-    slots: np.ndarray,
-    name: str,
-    reason: Sequence[str],
-    gradient: str,
-    spent: int,
-) -> Trajectory:
-    graphs = problem.rows.num_graphs
-    several = graphs > 1
-    reasons = [*reason]
-    if problem.graph is not None or problem.watch:
-        reasons.append("energy and measures at the saved times")
-    if problem.progress:
-        reasons.append("no progress bar, which only our own steppers move")
-    x: State = tuple(part[torch.from_numpy(slots).to(part.device)] for part in answer.x)
-    last = answer.last
-    if all(word == "done" for word in answer.status):
-        last = tuple(part[-1] for part in x)
-    if not any(part.requires_grad for part in x):
-        gradient = "none"
-    trajectory = Trajectory(
-        problem.t,
-        x if problem.packed else x[0],
-        Stats(
-            name,
-            "; ".join(reasons),
-            answer.nfe,
-            spent,
-            (answer.accepted,) * graphs if several else answer.accepted,
-            (answer.rejected,) * graphs if several else answer.rejected,
-            gradient=gradient,
-        ),
-        tuple(answer.status) if several else answer.status[0],
-        answer.messages,
-        {**problem.settings, "solver": name},
-        problem.graph,
-        last=last if problem.packed else last[0],
-        ended=torch.tensor(answer.ended if several else answer.ended[0], dtype=torch.float64),
-        interrupted=answer.interrupted,
-        _why_not_dense=f"{name} keeps no dense output: list the time in t",
-    )
-    _measure(problem, trajectory, x)
-    return trajectory
-
-
-def _measure(problem: Problem, trajectory: Trajectory, x: State) -> None:
-    """Energy and measures at the saved times that each graph reached."""
-    form = problem.form()
-    energy = None if form is None else EnergyTrack(form)
-    watch = WatchTrack(problem.watch, problem.graph, problem.packed)
-    everyone = problem.rows.num_graphs
-    for s, times in enumerate(problem.times):
-        state = tuple(part[s].detach() for part in x)
-        reached = torch.isfinite(problem.rows.mean_square(state)).cpu().numpy()
-        own = np.broadcast_to(times, everyone).copy()
-        for monitor in (energy, watch if problem.watch else None):
-            if monitor is not None:
-                monitor(own, state, None, reached)
-    if energy is not None:
-        tolerance = Tolerance() if problem.fixed else Tolerance(problem.rtol, problem.atol)
-        series = energy.series(tolerance, problem.eps, entries_per_graph(problem))
-        trajectory._series.update(series)
-    trajectory._series.update(watch.series())

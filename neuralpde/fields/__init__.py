@@ -5,6 +5,7 @@ from neuralpde.fields.diffusion import Diffusion, Heat, Source
 from neuralpde.fields.field import Field, Sum
 from neuralpde.fields.grand import GRAND
 from neuralpde.fields.layers import Layers
+from neuralpde.fields.noise import Noise
 from neuralpde.fields.pinned import Pinned
 from neuralpde.fields.reaction import Reaction, allen_cahn, fisher
 from neuralpde.fields.wave import Wave
@@ -16,6 +17,7 @@ __all__ = [
     "Field",
     "Heat",
     "Layers",
+    "Noise",
     "Pinned",
     "Reaction",
     "Source",

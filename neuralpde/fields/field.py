@@ -6,11 +6,14 @@ from functools import reduce
 from operator import add
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from neuralpde.fields.binding import freshen, shallow, tensors
+from neuralpde.fields.equation import NAMES, check_noise, equation
 from neuralpde.graph import Graph
 from neuralpde.operators import Operator
+from solvers.noise import declared, merged
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -28,8 +31,12 @@ class Field(nn.Module):
         operator: The linear part A, once bound; None when there is none.
         source: A constant tensor once bound; None when there is none.
         lyapunov: The functional that a gradient flow descends, or None.
-        noise: The diffusion of a stochastic field, or None.
+        noise: What multiplies dW in a stochastic field, dX = f dt + noise dW, or None: a number or
+            0-d tensor, a tensor that broadcasts against the state, an operator B (B dW), or a
+            method `noise(t, x)` that acts entry by entry; see `Noise` for more.
         damping: Of a field of second order: a number or a 0-d tensor.
+        stiffness: Of a field of second order whose force is linear, K x: the operator K. It tells
+            solvers which steps are stable.
         pointwise: True when every entry of `rest` depends on the same entry of x alone.
         norm: Which Dirichlet form is this field's own: "comb", "sym", "rw", "augmented"; None
             stands for "comb".
@@ -53,18 +60,40 @@ class Field(nn.Module):
     operator: Operator | None = None
     source: Tensor | None = None
     lyapunov: Any = None
-    noise: Any = None
+    noise: Any
     damping: float | Tensor
+    stiffness: Operator | None = None
     pointwise: bool = False
     norm: str | None = None
     batched_time: bool = False
     dissipation: Tensor | None = None
     has_rest: bool = False
     has_force: bool = False
+    inherits_noise: bool = False
     splits: bool = True
     needs_graph: bool = False
     graph: Graph | None = None
     is_bound: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        if not (self.inherits_noise or hasattr(type(self), "noise")):
+            # As a value of the class it would hide a parameter or a module of that name.
+            self.noise = None
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not held: the noise of the parts, and the names that torchsde calls."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "noise" and self.inherits_noise:
+                return self.inherited_noise()
+            found = {}
+            if name in NAMES and self.is_bound and self.noise is not None:
+                found = equation(self)
+            if name not in found:
+                raise
+            return found[name]
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Note what the subclass gives, so that nobody needs to ask for its type."""
@@ -72,6 +101,7 @@ class Field(nn.Module):
         cls.splits = cls.forward is Field.forward
         cls.has_rest = cls.rest is not Field.rest or not cls.splits
         cls.has_force = cls.force is not Field.force
+        cls.inherits_noise = cls.inherited_noise is not Field.inherited_noise
         if "needs_graph" not in vars(cls):
             cls.needs_graph = cls.needs_graph or "prepare" in vars(cls)
 
@@ -124,12 +154,18 @@ class Field(nn.Module):
         if self.has_rest:
             rest = self.rest(t, x)
             out = rest if out is None else out + rest
+        if out is None and self.noise is not None:
+            return torch.zeros_like(x) if isinstance(x, Tensor) else tuple(0 * part for part in x)
         if out is None:
             raise TypeError(
                 f"{type(self).__name__} gives nothing: set self.operator or self.source in "
                 "prepare(graph, x0), or define rest(t, x)"
             )
         return out
+
+    def inherited_noise(self) -> Any:
+        """The noise of a field made of others, where it declares none of its own."""
+        return None
 
     @property
     def pieces(self) -> tuple[Any, ...] | None:
@@ -171,6 +207,8 @@ class Sum(Field):
     """
 
     has_rest = False
+    # The terms say whether they need one.
+    needs_graph = False
 
     def __init__(self, *fields: Field) -> None:
         super().__init__()
@@ -182,6 +220,7 @@ class Sum(Field):
         orders = {part.order for part in flat}
         if orders != {1}:
             raise ValueError(f"only first-order fields add up; these have orders {sorted(orders)}")
+        self.inherited_noise()
 
     @property
     def label(self) -> str:
@@ -207,8 +246,14 @@ class Sum(Field):
         # The merged operator and source stand for the terms' own, which must not be leaves too.
         for part in parts:
             part.operator = part.source = None
-        rests = [part for part in parts if part.has_rest]
-        self.terms = nn.ModuleList(rests)
+        self.noisy = nn.ModuleList([part for part in parts if part.noise is not None])
+        self.terms = nn.ModuleList([part for part in parts if part.has_rest])
+
+    def inherited_noise(self) -> Any:
+        """The terms' noises as one of the same law; they are independent."""
+        terms: Any = self.noisy if self.is_bound else self.terms
+        noises = [part.noise for part in terms if part.noise is not None]
+        return merged([declared(noise) for noise in noises]) if noises else None
 
     def rest(self, t: Tensor, x: Any) -> Any:
         """The terms' rests, added."""
@@ -232,4 +277,5 @@ def _bind(module: Any, graph: Any, x0: State) -> Any:
             )
         new.graph, new.is_bound = graph, True
         new.prepare(graph, x0)
+        check_noise(new.noise, x0, new.label)
     return new
