@@ -94,7 +94,8 @@ class _Joined:
         self.saved: list[tuple[np.ndarray, np.ndarray]] = []
         graphs = problem.rows.num_graphs
         self.status, self.messages = [DONE] * graphs, dict[int, str]()
-        self.ended = problem.times[-1].repeat(1 if problem.times.shape[1] > 1 else graphs)
+        last = torch.from_numpy(problem.times[-1])
+        self.ended = last.repeat(1 if problem.times.shape[1] > 1 else graphs)
 
     def asked(self, k: int) -> Tensor:
         """The times for which piece k is solved: its ends, and in between those to be saved."""
@@ -119,15 +120,16 @@ class _Joined:
     def add(self, part: Trajectory) -> None:
         """Append a piece and note which graphs ended in it."""
         status = (part.status,) if isinstance(part.status, str) else part.status
-        reached = part.ended
-        self.going.append(self._alive())
+        alive = self._alive()
+        self.going.append(alive)
         for g, word in enumerate(status):
             if self.status[g] == DONE and word != DONE:
                 self.status[g] = word
                 if g in part.messages:
                     self.messages[g] = f"in piece {len(self.parts)}: {part.messages[g]}"
-                if reached is not None:
-                    self.ended[g] = reached.reshape(-1)[g]
+        if part.ended is not None:
+            here = torch.from_numpy(alive & ~self._alive())
+            self.ended = torch.where(here, part.ended.reshape(-1), self.ended)
         self.parts.append(part)
 
     @property
@@ -162,7 +164,7 @@ class _Joined:
             {**problem.settings, "solver": solvers},
             problem.graph,
             last=self._last(),
-            ended=torch.tensor(self.ended[0]) if one else torch.from_numpy(self.ended),
+            ended=self.ended[0] if one else self.ended,
             interrupted=parts[-1].interrupted,
             _dense=self._at,
         )

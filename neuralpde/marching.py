@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from neuralpde.calling import checked_field, hides_tensors
+from neuralpde.driving import matched
 from neuralpde.fields.structure import structure
 from neuralpde.operators.product import products
 from neuralpde.problem import Problem, check_resolution
-from neuralpde.timing import fixed_grid, moved_start, moved_times
+from neuralpde.stopping import EnergyReading
+from neuralpde.timing import fixed_grid, moved_ends, moved_start, moved_times
 from neuralpde.tracking import EnergyTrack, Tolerance
 from neuralpde.watching import WatchTrack
 from solvers.control import Control
@@ -23,8 +25,10 @@ from solvers.flow import Flow
 from solvers.integrate import Loop
 from solvers.pace import Adaptive, Fixed
 from solvers.replay import SHORT, Solution, advance
+from solvers.reversible import WayBack
 from solvers.rows import Rows, State
 from solvers.stepper import Stepper
+from solvers.structure import Structure
 from solvers.trajectory import Stats, Trajectory
 
 EXPLOSION = 1e6
@@ -47,7 +51,9 @@ class March:
 
     def run(self, problem: Problem) -> Trajectory:
         """Solve."""
-        stepper, reason = self.stepper, self.reason
+        stepper, reason = matched(self.stepper, problem), self.reason
+        if stepper.stochastic:
+            reason += f"; {stepper}"
         if not problem.fixed and not stepper.adaptive:
             raise ValueError(
                 f"solver {stepper.name!r} takes fixed steps: give steps=n (and schedule=), or use "
@@ -71,8 +77,11 @@ class March:
         watch = WatchTrack(problem.watch, problem.graph, problem.packed)
         monitors = tuple(m for m in (track, watch if problem.watch else None) if m is not None)
         pace = self._pace(problem, times, form)
-        grad = self._gradient(problem, pace)
+        grad = self._gradient(problem, pace, known)
         bar = _Bar(problem.progress)
+        if problem.stop is not None and track is not None:
+            tolerance, entries = self._tolerance(problem), entries_per_graph(problem)
+            problem.stop.energy = EnergyReading(track, tolerance, problem.eps, entries)
         loop = Loop(
             flow,
             stepper,
@@ -91,14 +100,16 @@ class March:
         finally:
             bar.close()
         spent = products.total - before - (0 if track is None else track.products)
-        trajectory = self._trajectory(problem, loop, solution, reason)
+        told = loop.stepper.story()
+        trajectory = self._trajectory(problem, loop, solution, f"{reason}; {told}" if told else reason)
         trajectory.stats.operator_products = spent
         if track is not None:
             entries = entries_per_graph(problem)
             tolerance = self._tolerance(problem)
             trajectory._series.update(track.series(tolerance, problem.eps, entries))
         trajectory._series.update(watch.series())
-        self._warn_of_growth(problem, solution)
+        if not stepper.stochastic:
+            self._warn_of_growth(problem, solution)
         return trajectory
 
     @staticmethod
@@ -140,23 +151,26 @@ class March:
             return Tolerance()
         return Tolerance(problem.rtol, problem.atol, problem.error_scale == "deviation")
 
-    @staticmethod
-    def _gradient(problem: Problem, pace: Adaptive | Fixed) -> str:
-        if problem.grad in ("reversible", "adjoint"):
+    def _gradient(self, problem: Problem, pace: Adaptive | Fixed, known: Structure) -> str:
+        if problem.grad == "adjoint":
             raise ValueError(
-                f"grad={problem.grad!r} is not for this solver: 'reversible' belongs to exact "
-                "solves, 'adjoint' to solver='torchdiffeq:<method>'; use 'auto'"
+                "grad='adjoint' is not for this solver: it belongs to "
+                "solver='torchdiffeq:<method>'; use 'auto'"
             )
-        if problem.grad == "replay" and problem.save == "steps":
+        again = problem.grad in ("replay", "reversible")
+        if again and problem.save == "steps":
             raise ValueError(
-                "save='steps' keeps every state, which grad='replay' would not differentiate; use "
-                "grad='tape', or list times in t"
+                f"save='steps' keeps every state, which grad={problem.grad!r} would not "
+                "differentiate; use grad='tape', or list times in t"
             )
-        if problem.grad == "replay" and not problem.knows_its_leaves and hides_tensors(problem):
+        if again and not problem.knows_its_leaves and hides_tensors(problem):
             raise ValueError(
-                f"grad='replay' cannot see the tensors that the plain function {problem.name} "
-                "differentiates: use grad='tape', or make it a Field or an nn.Module"
+                f"grad={problem.grad!r} cannot see the tensors that the plain function "
+                f"{problem.name} differentiates: use grad='tape', or make it a Field or an "
+                "nn.Module"
             )
+        if problem.grad == "reversible":
+            WayBack.plan(self.stepper, known.damping, pace, problem.dtype)
         if problem.grad != "auto":
             return problem.grad
         if not torch.is_grad_enabled():
@@ -167,25 +181,34 @@ class March:
             return "none"
         if problem.save == "steps":
             return "tape"
-        short = isinstance(pace, Fixed) and len(pace.grid) - 1 <= SHORT
-        return "tape" if short else "replay"
+        if not isinstance(pace, Fixed):
+            return "replay"
+        steps, longest = len(pace.grid) - 1, float(np.abs(np.diff(pace.grid, axis=0)).max())
+        if steps <= SHORT:
+            return "tape"
+        undone = self.stepper.bounded(known, longest) and WayBack.plan(
+            self.stepper, known.damping, pace, problem.dtype
+        ).pays(steps)
+        return "reversible" if undone else "replay"
 
     def _trajectory(
         self, problem: Problem, loop: Loop, solution: Solution, reason: str
     ) -> Trajectory:
         run = solution.run
         x, last = moved_times(problem, loop, solution)
+        ended, last = moved_ends(problem, loop, last)
         several = problem.rows.num_graphs > 1
         t = problem.t
         if problem.save == "steps":
             t = torch.tensor([kept.t for kept in run.kept], dtype=torch.float64)
-            x = tuple(torch.stack(parts) for parts in zip(*(k.x for k in run.kept), strict=True))
+            states = [*(kept.x for kept in run.kept[:-1]), last]
+            x = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
         dense = None
         if problem.save == "steps" and self.stepper.dense:
             dense = Dense(run.kept, loop.flow, problem.packed)
         tuples = (x, last) if problem.packed else (x[0], last[0])
         stats = Stats(
-            self.stepper.name,
+            loop.stepper.name,
             reason,
             loop.flow.nfe,
             accepted=_counts(run.accepted, several),
@@ -198,10 +221,10 @@ class March:
             stats,
             tuple(run.status) if several else run.status[0],
             run.messages,
-            {**problem.settings, "solver": self.stepper.name},
+            {**problem.settings, "solver": loop.stepper.name},
             problem.graph,
             last=tuples[1],
-            ended=torch.from_numpy(run.ended) if several else torch.tensor(run.ended[0]),
+            ended=ended if several else ended[0],
             interrupted=run.interrupted,
             _dense=dense,
             _why_not_dense=(
@@ -213,11 +236,11 @@ class March:
 
     @staticmethod
     def _warn_of_growth(problem: Problem, solution: Solution) -> None:
-        if not problem.fixed:
+        first = solution.run.first
+        if not problem.fixed or (first < np.finfo(float).tiny).any():
             return
-        first = np.maximum(solution.run.first, np.finfo(float).tiny)
         growth = float(np.sqrt(np.nanmax(solution.run.largest / first)))
-        if EXPLOSION < growth < np.inf and (solution.run.first > 0).all():
+        if EXPLOSION < growth < np.inf:
             warnings.warn(
                 f"|x| grew {growth:.2g}-fold on this fixed grid; unless the field grows by "
                 "itself, the step lies outside the stability interval: use more steps or an "

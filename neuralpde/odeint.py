@@ -161,9 +161,9 @@ def odeint_event(
 ) -> Any:
     """Solve until `event_fn(t, y)` changes sign; the event time is differentiable.
 
-    The root g(t*, y(t*)) = 0 is bracketed by a step and located on its dense output to 4 ulp of
-    t. Gradients are those of the implicit function: dt* = -dg / (dg/dt + dg/dy f), through y0,
-    t0, the parameters of func and those of event_fn.
+    The root g(t*, y(t*)) = 0 is bracketed by a step, which is taken again so that it ends there,
+    to 4 ulp of t. Gradients are those of the implicit function: dt* = -dg / (dg/dt + dg/dy f),
+    through y0, t0, the parameters of func and those of event_fn.
 
     Args:
         func: As in `odeint`.
@@ -176,7 +176,7 @@ def odeint_event(
         odeint_interface: `odeint` or `odeint_adjoint` of this module.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
-        method: "dopri5", "tsit5", "bosh3" or "adaptive_heun".
+        method: "dopri5", "tsit5", "dopri8", "bosh3" or "adaptive_heun".
         options: `max_num_steps`, 20,000 by default.
         adjoint_params: For `odeint_adjoint`; the parameters of event_fn need not be among them.
 

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from neuralpde.energies import DirichletForm
 from neuralpde.fields.field import Field, State
 from neuralpde.graph import Graph
+from neuralpde.stopping import posed
 from solvers import schedules
 from solvers.failure import unknown_name
 from solvers.rows import Rows
+from solvers.stopping import Stopping
 
 SAVES = ("end", "steps")
 ERROR_SCALES = ("state", "deviation")
@@ -58,7 +60,7 @@ class Problem:
     schedule: Any
     max_steps: int
     watch: tuple[Any, ...]
-    stop: Any
+    stop: Stopping | None
     grad: str
     generator: torch.Generator | None
     progress: bool
@@ -155,6 +157,7 @@ def pose(
         _refuse_noise(field)
     first = state if packed else state[0]
     function = field.bind(the_graph, first) if isinstance(field, Field) and not bound else field
+    stopping = posed(stop, the_graph, first)
     return Problem(
         function,
         function if isinstance(function, Field) else None,
@@ -174,7 +177,7 @@ def pose(
         None if schedule is None else schedules.get(schedule),
         max_steps,
         tuple(watch) if isinstance(watch, (tuple, list)) else (watch,),
-        stop,
+        stopping,
         grad,
         generator,
         progress,
@@ -186,6 +189,7 @@ def pose(
             "steps": steps,
             "schedule": None if schedule is None else repr(schedules.get(schedule)),
             "max_steps": max_steps,
+            "stop": None if stopping is None else [str(one) for one in stopping.conditions],
             "dtype": str(state[0].dtype).removeprefix("torch."),
             "device": str(state[0].device),
         },

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Protocol
 
+import torch
+
 from neuralpde.chaining import Chain
 from neuralpde.exact import METHODS, ExactRoute
 from neuralpde.marching import March
@@ -12,9 +14,11 @@ from neuralpde.problem import Problem
 from solvers import methods
 from solvers.control import Control
 from solvers.failure import unknown_name
+from solvers.noise import NoiseTerm, declared
+from solvers.switching import Switching
 from solvers.trajectory import Trajectory
 
-PEERS = ("torchdiffeq", "scipy")
+PEERS = ("torchdiffeq", "scipy", "torchsde")
 
 
 class Route(Protocol):
@@ -53,20 +57,52 @@ def choose(solver: Any, problem: Problem) -> Route:
 
 def names() -> tuple[str, ...]:
     """Every solver that can be asked for by name."""
-    return ("auto", *METHODS, *methods.names(), "torchdiffeq:<method>", "scipy:<method>")
+    peers = (f"{peer}:<method>" for peer in PEERS)
+    return ("auto", *METHODS, *methods.names(), *peers)
 
 
 def _automatic(problem: Problem) -> Route:
+    field = problem.field
+    if field is not None and field.noise is not None:
+        return _stochastic(problem, declared(field.noise))
     if problem.fixed:
-        return March(
-            methods.stepper("heun"), "auto: fixed steps asked for, explicit of order 2", Control()
-        )
+        return _on_grid(problem)
+    if field is not None and field.has_force:
+        why = "of second order, without steps= for a symplectic method; adaptive, of order 5"
+        return _march("tsit5", f"auto: {problem.name} is {why}")
     why_not = _obstacle(problem)
     if why_not is None:
         return ExactRoute("auto", "auto: the field is linear")
-    return March(
-        methods.stepper("tsit5"), f"auto: {why_not}; adaptive explicit of order 5", Control()
-    )
+    return March(Switching(), f"auto: {why_not}; adaptive explicit of order 5", Control())
+
+
+def _march(name: str, reason: str) -> March:
+    stepper = methods.stepper(name)
+    return March(stepper, reason, stepper.control or Control())
+
+
+def _on_grid(problem: Problem) -> March:
+    """Fixed steps: symplectic for oscillators, else explicit of order 2."""
+    field = problem.field
+    if field is None or not field.has_force:
+        return _march("heun", "auto: fixed steps asked for, explicit of order 2")
+    if bool((torch.as_tensor(field.damping) != 0).any()):
+        why = "damped, of second order: kicks, drifts and the exact damping, of order 2"
+        return _march("kick_drift_damp", f"auto: {problem.name} is {why}")
+    return _march("leapfrog", f"auto: {problem.name} is of second order: symplectic, of order 2")
+
+
+def _stochastic(problem: Problem, noise: NoiseTerm) -> March:
+    """Fixed steps in the convention of the noise."""
+    if not problem.fixed:
+        raise ValueError(
+            f"{problem.name} is stochastic, and its methods take fixed steps: give steps=n "
+            "(error falls with the step, so compare n with 2 n)"
+        )
+    if noise.convention == "ito" and not noise.additive:
+        return _march("euler_maruyama", "auto: multiplicative noise, meant in Ito's sense")
+    sense = "additive noise" if noise.additive else "noise meant in Stratonovich's sense"
+    return _march("stochastic_heun", f"auto: {sense}; of order 2 where the noise is small")
 
 
 def _obstacle(problem: Problem) -> str | None:

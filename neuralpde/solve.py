@@ -61,7 +61,8 @@ def solve(
         save: None: both ends, or the entries of `t`; "end": the last state; "steps": all of them.
         grad: "auto", "none", "tape", "replay", "reversible" (exact solves) or "adjoint"
             (torchdiffeq).
-        stop: A condition that ends graphs early.
+        stop: A condition of `neuralpde.stopping` that ends graphs early, or several; or a callable
+            `stop(t, x, slope)`, see `solvers.stopping.Told`.
         generator: Source of randomness for stochastic fields.
         max_steps: Most steps tried per graph.
         raise_on_failure: Whether a failed solve raises `SolveFailed`; else see `.status`.
@@ -115,5 +116,7 @@ def solve(
 def _only_the_end(trajectory: Trajectory) -> Trajectory:
     cut = trajectory.x
     trajectory.x = tuple(p[-1:] for p in cut) if isinstance(cut, tuple) else cut[-1:]
+    if trajectory.t.dim() == 1:
+        trajectory._span = trajectory.t[0].item(), trajectory.t[-1].item()
     trajectory.t = trajectory.t[-1:]
     return trajectory

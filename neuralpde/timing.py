@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from neuralpde.calling import unpack
 from neuralpde.problem import Problem
+from solvers.events import linked
+from solvers.failure import DONE
 from solvers.flow import Flow
 from solvers.integrate import Loop
 from solvers.replay import Solution
@@ -55,8 +58,19 @@ def moved_times(problem: Problem, loop: Loop, solution: Solution) -> tuple[State
         state = tuple(part[s] for part in solution.x)
         with torch.no_grad():
             f = problem.f(loop.flow.time(problem.times[s, :1]), unpack(problem, state))
-        slopes = f if problem.packed else (f,)
+        # A time that was not reached has no slope, and whatever it is, no gradient.
+        slopes = tuple(k.nan_to_num() for k in (f if problem.packed else (f,)))
         # At the start this undoes the start's own shift: x(t0) is x0 whatever t0.
         states.append(tuple(x + k * shift[s] for x, k in zip(state, slopes, strict=True)))
     stacked = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
-    return stacked, tuple(part[-1] for part in stacked)
+    arrived = np.array([word == DONE for word in solution.run.status])
+    return stacked, problem.rows.select(arrived, states[-1], solution.last)
+
+
+def moved_ends(problem: Problem, loop: Loop, last: State) -> tuple[Tensor, State]:
+    """Attach the gradients of the times at which events ended graphs; the times are float64."""
+    run, events = loop.out, loop.crossings
+    wanted = torch.is_grad_enabled() and problem.grad != "none"
+    if events is None or not events.cuts or not events.ended or not wanted:
+        return torch.from_numpy(run.ended), last
+    return linked(events.ended, run.ended, loop.flow, problem.rows, last)

@@ -57,9 +57,14 @@ class Flow:
         self.nfe += 1
         return self.field(self.time(t), x)
 
-    def stages(self, t: Float[np.ndarray, " clocks"], h: Float[np.ndarray, " clocks"]) -> Stages:
-        """The field inside a step of sizes `h` from the times `t`."""
-        return Stages(self, t, h)
+    def stages(
+        self,
+        t: Float[np.ndarray, " clocks"],
+        h: Float[np.ndarray, " clocks"],
+        end: Float[np.ndarray, " clocks"] | None = None,
+    ) -> Stages:
+        """The field inside a step of sizes `h` from the times `t`, to `end` on a fixed grid."""
+        return Stages(self, t, h, end)
 
 
 class Stages:
@@ -69,6 +74,8 @@ class Stages:
         flow: The field on its clocks.
         t: Times of the clocks at the start of the step.
         h: Signed sizes of the clocks' steps; 0 for a clock that has ended.
+        end: Where the steps of a fixed grid end, exactly: t + h may differ by a rounding, and the
+            next step starts here. None where the steps are adaptive.
 
     >>> flow = Flow(lambda t, x: (t * x[0],), Rows(), torch.ones(2))
     >>> f = flow.stages(np.array([1.0]), np.array([0.5]))
@@ -76,26 +83,30 @@ class Stages:
     ([1.5, 1.5], 1.25)
     """
 
-    __slots__ = ("_size", "_start", "flow", "h", "t")
+    __slots__ = ("_size", "_start", "end", "flow", "h", "t")
 
     def __init__(
-        self, flow: Flow, t: Float[np.ndarray, " clocks"], h: Float[np.ndarray, " clocks"]
+        self,
+        flow: Flow,
+        t: Float[np.ndarray, " clocks"],
+        h: Float[np.ndarray, " clocks"],
+        end: Float[np.ndarray, " clocks"] | None = None,
     ) -> None:
-        self.flow, self.t, self.h = flow, t, h
+        self.flow, self.t, self.h, self.end = flow, t, h, end
         self._start, self._size = float(t[0]), float(h[0])
 
-    def time(self, c: float) -> Tensor:
+    def time(self, c: float | Float[np.ndarray, " clocks"]) -> Tensor:
         """The time t + c h as the field reads it."""
         flow = self.flow
         if len(self.t) > 1:
             return flow.time(self.t + c * self.h)
         start: Tensor = torch.scalar_tensor(
-            self._start + c * self._size, dtype=flow.dtype, device=flow.device
+            self._start + float(c) * self._size, dtype=flow.dtype, device=flow.device
         )
         return start
 
-    def __call__(self, c: float, x: State) -> State:
-        """dx/dt at t + c h."""
+    def __call__(self, c: float | Float[np.ndarray, " clocks"], x: State) -> State:
+        """dx/dt at t + c h; c may differ from clock to clock."""
         flow = self.flow
         flow.nfe += 1
         return flow.field(self.time(c), x)

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solvers.cutting import end_at_roots
 from solvers.diagnosis import Breakdown
+from solvers.events import Crossings, crossings
 from solvers.failure import DONE, INTERRUPTED, MAX_STEPS, NOT_FINITE, STEP_TOO_SMALL, STOPPED
-from solvers.flow import Flow
+from solvers.flow import Flow, Stages
 from solvers.pace import Adaptive, Fixed
 from solvers.rows import Rows, State
 from solvers.stepper import Accuracy, Step, Stepper, Trouble
-from solvers.stopping import Stop
+from solvers.stopping import Stopping
 from solvers.tape import Kept, Move, Run, Save, Tape, write_saves
 
 Monitor = Callable[[np.ndarray, State, State | None, np.ndarray], None]
@@ -34,9 +36,10 @@ class Loop:
         rows: How rows belong to graphs.
         times: Save times `[saved, clocks]`; row 0 is the start, the last row the end.
         monitors: Called at the start and after every accepted step.
-        stop: Ends graphs early.
+        stop: The conditions that end graphs early.
         max_steps: Most steps tried per clock.
         replay: Whether the tape keeps what replaying needs.
+        marks: The moves before which a replayed run keeps its state; None: a root of them.
         keep_steps: Whether every accepted state is kept (one graph).
         report: Called with the fraction of time covered after each step.
     """
@@ -47,11 +50,12 @@ class Loop:
     rows: Rows
     times: np.ndarray
     monitors: tuple[Monitor, ...] = ()
-    stop: Stop | None = None
+    stop: Stopping | None = None
     max_steps: int = 10_000
     replay: bool = False
     keep_steps: bool = False
     report: Callable[[float], None] | None = None
+    marks: frozenset[int] | None = None
 
     def run(self, x: State) -> Run:
         """Advance from the first to the last save time, or until every graph has ended."""
@@ -60,6 +64,8 @@ class Loop:
             self._advance()
         except KeyboardInterrupt:
             self.out.interrupted = True
+            self.out.tape.cut(self.taken)
+            del self.out.kept[self.taken :]
             self._fail(self.alive, INTERRUPTED)
         self._retire(self.alive)
         if self.keep_steps:
@@ -70,7 +76,10 @@ class Loop:
 
     def _open(self, x: State) -> None:
         adaptive = isinstance(self.pace, Adaptive)
-        accuracy = Accuracy(self.pace.rtol, self.pace.atol) if adaptive else Accuracy()
+        rtol, atol = (self.pace.rtol, self.pace.atol) if adaptive else (None, None)
+        deviation = self.pace.deviation if isinstance(self.pace, Adaptive) else None
+        graded = self.replay or torch.is_grad_enabled()
+        accuracy = Accuracy(rtol, atol, differentiated=graded, deviation=deviation)
         self.stepper = self.stepper.begin(self.flow, self.rows, accuracy)
         self.trouble: Trouble | None = None
         graphs, clocks = self.rows.num_graphs, self.times.shape[1]
@@ -82,13 +91,18 @@ class Loop:
         self.t, self.end = self.times[0].copy(), self.times[-1]
         self.direction = 1.0 if (self.end >= self.t).all() else -1.0
         self.next = np.ones(clocks, dtype=int)
-        self.tried = 0
+        self.tried = self.taken = 0
+        self.spoiled = False
         self.alive = np.ones(graphs, dtype=bool)
         none = np.zeros(graphs, dtype=int)
-        tape = Tape(len(self.times), self.rows, self.replay)
+        tape = Tape(len(self.times), self.rows, self.replay, self.marks)
         first = self._size(x)
         self.out = Run(tape, [DONE] * graphs, {}, none, none, self.t, first, first)
         self.out.tape.save_start(0, self.alive.copy(), x)
+        self.crossings: Crossings | None = None
+        if self.stop is not None:
+            self.stop.begin(self.flow, self.rows, self.stepper, accuracy)
+            self.crossings = crossings(self.stop, self.flow, self._graph_times(), x)
 
     def _advance(self) -> None:
         self.fx = self.flow(self.t, self.x)
@@ -98,7 +112,7 @@ class Loop:
             self._fail(blind, NOT_FINITE)
         self._after(np.ones_like(self.alive))
         self._save_at_start()
-        self._take_stock()
+        self.take_stock()
         if isinstance(self.pace, Adaptive) and self.going.any():
             rest = tuple(torch.zeros_like(part) for part in self.fx)
             slope = self.rows.select(self.alive, self.fx, rest)
@@ -117,7 +131,7 @@ class Loop:
             return self.rows.spread(np.where(graphs, h, 0.0), like)
         return self.flow.clocks.spread(h, like)
 
-    def _take_stock(self) -> None:
+    def take_stock(self) -> None:
         """Who is still going, and what is the next time to save; after each change of either."""
         clocks = np.arange(len(self.t))
         self.due = self.times[np.minimum(self.next, len(self.times) - 1), clocks]
@@ -138,43 +152,42 @@ class Loop:
         if not self.undisturbed:
             size = np.where(self.going, size, 0.0)
         h = self.direction * size
-        f = self.flow.stages(self.t, h)
+        ahead = self.pace.ahead() if isinstance(self.pace, Fixed) else None
+        f = self.flow.stages(self.t, h, ahead)
         plan = self.stepper.plan(f, self.x, slope)
-        step = self.stepper.step(
-            f,
-            self.spread(h, self.alive, self.x[0]),
-            self.x,
-            slope,
-            error=self.pace.adaptive,
-            mid=self.keep_steps or self.saves_inside,
-            plan=plan,
-        )
+        step = self.take(self.alive, h, plan, f, error=self.pace.adaptive)
         self.tried, self.trouble = self.tried + 1, step.trouble
         if isinstance(self.pace, Fixed):
             moved, arrival = self._look(step, h), self.pace.landed(self.going)
         else:
             moved = self._judge(step, size)
             arrival = np.where(size == left, target, self.t + h)
+        if self.spoiled and moved.any() and torch.is_grad_enabled():
+            # What overflowed in the others would come back from the tape as 0 times nan.
+            step = self.take(moved[self.clock_of] & self.alive, np.where(moved, h, 0.0), plan)
+        if self.crossings is not None and moved.any():
+            moved = end_at_roots(self, self.crossings, step, h, arrival, moved, plan)
         if moved.all():
-            self._accept(self.alive.copy(), step, h, arrival, plan)
+            self.accept(self.alive.copy(), step, h, arrival, plan)
         elif moved.any():
             h, arrival = np.where(moved, h, 0.0), np.where(moved, arrival, self.t)
-            self._accept(moved[self.clock_of] & self.alive, step, h, arrival, plan)
+            self.accept(moved[self.clock_of] & self.alive, step, h, arrival, plan)
         if self.tried >= self.max_steps:
             self._fail(self.alive & self.going[self.clock_of], MAX_STEPS)
-            self._take_stock()
+            self.take_stock()
 
     def _look(self, step: Step, h: np.ndarray) -> np.ndarray:
         """Fixed steps are taken as they are, as long as they are finite."""
         size = self._size(step.x)
         self.out.largest = np.fmax(self.out.largest, size)
         lost = self.moving & ~np.isfinite(size)
-        if lost.any():
+        self.spoiled = bool(lost.any())
+        if self.spoiled:
             self._fail(lost, NOT_FINITE, h)
-            self._take_stock()
+            self.take_stock()
         if step.trouble is not None:
-            self._fail(self.moving & step.trouble.clocks[self.clock_of], step.trouble.status, h)
-            self._take_stock()
+            self._fail(self.moving & step.trouble.struck(self.clock_of), step.trouble.status, h)
+            self.take_stock()
         self.stepper.judged(step, self.going, np.abs(h))
         return self.going
 
@@ -183,48 +196,71 @@ class Loop:
         assert isinstance(self.pace, Adaptive)
         ratio = self.pace.ratio(self.x, step, self.rows)
         if step.trouble is not None:
-            ratio = np.where(step.trouble.clocks[self.clock_of], np.inf, ratio)
+            ratio = np.where(step.trouble.struck(self.clock_of), np.inf, ratio)
         self.ratio = ratio if self.undisturbed else np.where(self.moving, ratio, 0.0)
         worst = self.ratio if len(self.t) > 1 else self.ratio.max(keepdims=True)
         accepted = self.pace.judge(worst, size, self.going, self.stepper.error_order)
         self.stepper.judged(step, accepted, size)
+        self.spoiled = not accepted.all() and not np.isfinite(self.ratio).all()
         if not accepted.all():
             self.out.rejected = self.out.rejected + (self.moving & ~accepted[self.clock_of])
             self._give_up(accepted, size)
         return accepted
 
-    def _accept(
+    def accept(
         self, graphs: np.ndarray, step: Step, h: np.ndarray, arrival: np.ndarray, plan: Any
     ) -> None:
         """Move the clocks, write what was to be saved, and tell who watches."""
         saves: tuple[Save, ...] = ()
         if (self.direction * (self.due - arrival) <= 0).any():
             saves = self._saves(graphs, arrival, h)
-        self.out.tape.record(Move(self.t, h, graphs, saves, plan), self.x)
         ends = write_saves(self.out.tape, saves, self.flow, self.t, h, self.x, self.fx, step)
+        self.out.tape.record(Move(self.t, h, graphs, saves, plan), self.x)
         if self.keep_steps:
             self.out.kept.append(Kept(float(self.t[0]), self.x, self.fx, step.mid))
-        self.x = self.rows.select(graphs, step.x, self.x)
-        self.slope_known = ends is not None
-        if ends is not None:
-            self.fx = self.rows.select(graphs, ends, self.fx)
-        self.t = arrival
+        x = self.rows.select(graphs, step.x, self.x)
+        fx = self.fx if ends is None else self.rows.select(graphs, ends, self.fx)
+        known, taken = ends is not None, self.taken + 1
+        # One statement without a call in it: Ctrl-C finds all of it done, or nothing.
+        self.x, self.fx, self.slope_known, self.t, self.taken = x, fx, known, arrival, taken
         self.sizes.append(h)
         self.out.accepted = self.out.accepted + graphs
         self._after(graphs)
         if saves or not self.alive.all():
-            self._take_stock()
+            self.take_stock()
 
     def _after(self, graphs: np.ndarray) -> None:
-        """Call the monitors and the stop condition on the new state of these graphs."""
+        """Call the monitors and the stop conditions on the new state of these graphs."""
+        if self.stop is not None and self.stop.needs_slope and not self.slope_known:
+            self.fx, self.slope_known = self.flow(self.t, self.x), True
         times, slope = self._graph_times(), self.fx if self.slope_known else None
         for monitor in self.monitors:
             monitor(times, self.x, slope, graphs)
         if self.stop is not None:
-            stopping = self.stop(times, self.x, slope) & graphs & self.alive
-            for g in np.flatnonzero(stopping):
-                self.out.status[g] = f"{STOPPED} ({self.stop.name})"
-            self._retire(stopping)
+            ending = self.stop(times, self.x, slope, graphs & self.alive)
+            for g, name in ending.items():
+                self.out.status[g] = f"{STOPPED} ({name})"
+            self._retire(np.isin(np.arange(len(graphs)), list(ending)))
+
+    def take(
+        self,
+        graphs: np.ndarray,
+        h: np.ndarray,
+        plan: Any,
+        f: Stages | None = None,
+        *,
+        error: bool = False,
+    ) -> Step:
+        """A step of these graphs from where they are; the others stay."""
+        return self.stepper.step(
+            self.flow.stages(self.t, h) if f is None else f,
+            self.spread(h, graphs, self.x[0]),
+            self.x,
+            self.fx if self.slope_known else self.x,
+            error=error,
+            mid=self.keep_steps or self.saves_inside,
+            plan=plan,
+        )
 
     def _saves(self, graphs: np.ndarray, arrive: np.ndarray, h: np.ndarray) -> tuple[Save, ...]:
         """The save times inside this step; the clocks' pointers go past them."""
@@ -253,7 +289,7 @@ class Loop:
             self._fail(bad, word, self.direction * size)
             # The companions on the same clock start anew.
             self.pace.recover(stuck, self.t, self.end)
-            self._take_stock()
+            self.take_stock()
 
     def _fail(self, graphs: np.ndarray, status: str, h: np.ndarray | None = None) -> None:
         """End these graphs, each with its status and the sentence that explains it."""
@@ -287,13 +323,13 @@ class Loop:
 
     def _save_at_start(self) -> None:
         """Save times equal to the start need no step."""
-        self._take_stock()
+        self.take_stock()
         while (due := (self.due == self.t) & (self.next < len(self.times))).any():
             for slot in np.unique(self.next[due]):
                 here = (due & (self.next == slot))[self.clock_of]
                 self.out.tape.save_start(int(slot), here, self.x)
             self.next = self.next + due
-            self._take_stock()
+            self.take_stock()
 
     def _graph_times(self) -> np.ndarray:
         times: np.ndarray = self.t[self.clock_of]

@@ -121,7 +121,9 @@ class Adaptive:
                 for a, b in zip(before, after, strict=True)
             )
 
-    def judge(self, ratio: np.ndarray, h: np.ndarray, going: np.ndarray, order: int) -> np.ndarray:
+    def judge(
+        self, ratio: np.ndarray, h: np.ndarray, going: np.ndarray, order: int | np.ndarray
+    ) -> np.ndarray:
         """Accept or reject the steps of sizes h per clock, and choose the next sizes."""
         accepted: np.ndarray = ratio <= 1.0
         size = h * self.control.factor(ratio, order, self._history)
@@ -163,6 +165,13 @@ class Fixed:
     def __post_init__(self) -> None:
         """Stand at the first point."""
         self._next = np.ones(self.grid.shape[1], dtype=int)
+
+    def ahead(self) -> np.ndarray:
+        """The points that the next steps lead to."""
+        points: np.ndarray = self.grid[
+            np.minimum(self._next, len(self.grid) - 1), np.arange(self.grid.shape[1])
+        ]
+        return points
 
     def propose(self, left: np.ndarray) -> np.ndarray:
         """The way to the next point of the grid."""

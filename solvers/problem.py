@@ -80,6 +80,9 @@ class Operator(Protocol):
     ) -> tuple[Tensor, ...]:
         """Return ``d<g, A x>/d tensors``, without a graph."""
 
+    def diagonal(self) -> Float[Tensor, " nodes"]:
+        """Return the diagonal entries, without gradients."""
+
     def spectrum(self) -> tuple[Float[Tensor, " graphs"], Float[Tensor, " graphs"]]:
         """Return ``(lo, hi)`` of each graph in float64; every eigenvalue lies in between."""
 

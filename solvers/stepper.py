@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from solvers.flow import Flow
 from solvers.rows import Rows, State
+from solvers.structure import Structure
 
 Stage = Callable[[float, State], State]
 """The field inside a step: ``f(c, x)`` is its value at time ``t + c h``."""
@@ -25,11 +26,17 @@ class Trouble:
         status: one of the words in `solvers.failure`.
         clocks: the clocks whose step is lost; an adaptive solve tries them again with less.
         text: the cause in words and numbers, and what to try, as whole sentences.
+        graphs: the graphs it happened in, where they share a clock; None for all of those clocks.
     """
 
     status: str
     clocks: Bool[np.ndarray, " clocks"]
     text: str
+    graphs: Bool[np.ndarray, " graphs"] | None = None
+
+    def struck(self, clock_of: Int[np.ndarray, " graphs"]) -> Bool[np.ndarray, " graphs"]:
+        """Tell which graphs it happened in, given the clock of each."""
+        return self.clocks[clock_of] if self.graphs is None else self.graphs
 
 
 @dataclass
@@ -58,10 +65,14 @@ class Accuracy:
     Attributes:
         rtol: relative tolerance of an adaptive solve; None on a fixed grid.
         atol: absolute tolerance of an adaptive solve; None on a fixed grid.
+        differentiated: whether gradients may be taken through the steps, on the tape or replayed.
+        deviation: maps a state to the part that errors are compared with; None: the state.
     """
 
     rtol: float | None = None
     atol: float | None = None
+    differentiated: bool = field(default=False, compare=False)
+    deviation: Callable[[State], State] | None = field(default=None, compare=False)
 
 
 class Stepper:
@@ -74,13 +85,17 @@ class Stepper:
     Attributes:
         name: how users ask for it.
         order: of the solution.
-        error_order: the q in the step factor ``ratio^(-1/q)``: order of the local error estimate.
+        error_order: the q in the step factor ``ratio^(-1/q)``: order of the local error estimate;
+            one for each clock where they differ.
         adaptive: whether there is an error estimate.
         fsal: whether ``Step.f`` is given.
         stability: length of the real negative stability interval; infinite for implicit methods.
         dense: whether cubic Hermite interpolation (quartic with ``mid``) keeps up with the order.
         control: step controller of an adaptive solve; None stands for the integral one.
         needs_slope: whether a step uses ``fx``; else the loop does not evaluate it.
+        stochastic: whether it solves fields with noise; it is then of no use for others.
+        reversible: whether `inverse` undoes a step, to rounding.
+        parts: of a reversible method, what its step consists of; see `solvers.oscillators`.
 
     Example:
         >>> Stepper().begin(None, None, Accuracy()).plan(None, None, None) is None
@@ -89,13 +104,16 @@ class Stepper:
 
     name: str = ""
     order: int = 1
-    error_order: int = 1
+    error_order: int | Int[np.ndarray, " clocks"] = 1
     adaptive: bool = False
     fsal: bool = False
     stability: float = float("inf")
     dense: bool = False
     control: Any = None
     needs_slope: bool = True
+    stochastic: bool = False
+    reversible: bool = False
+    parts: tuple[Any, ...] = ()
 
     def begin(self, flow: Flow, rows: Rows, accuracy: Accuracy) -> Self:
         """Get ready for one solve; called once, before any evaluation of the field.
@@ -135,6 +153,10 @@ class Stepper:
     ) -> None:
         """Hear what became of a step of sizes ``h``: which clocks accepted it."""
 
+    def story(self) -> str:
+        """Tell after the solve what its steps were like, for ``stats.reason``; "" for nothing."""
+        return ""
+
     def step(
         self,
         f: Any,
@@ -161,3 +183,20 @@ class Stepper:
             The new state and what was asked for.
         """
         raise NotImplementedError(f"{type(self).__name__} has no step")
+
+    def bounded(self, known: Structure, h: float) -> bool:
+        """Whether no error grows in steps of at most ``h``, undone ones included, for certain."""
+        return False
+
+    def inverse(self, f: Any, h: float | Tensor, x: State) -> State:
+        """Undo a step, where the method is `reversible`.
+
+        Args:
+            f: the field inside the step, as it was.
+            h: the step, as it was.
+            x: the state at ``t + h``.
+
+        Returns:
+            The state at ``t``, to rounding.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be undone")

@@ -29,6 +29,8 @@ class Structure:
             that its Jacobian is diagonal. True where there is no rest.
         force: For second-order fields with state (x, v): the force as a function of time and x.
         damping: The number or 0-d tensor alpha in dv/dt = force - alpha v.
+        stiffness: An operator K where the force is linear, K x; where some rows are held at rest,
+            K without those rows.
         noise: For stochastic fields: the diffusion; see `solvers.noise`.
         name: What the field is called in messages.
 
@@ -42,5 +44,6 @@ class Structure:
     pointwise: bool = False
     force: Callable[[Tensor, Tensor], Tensor] | None = None
     damping: float | Tensor = 0.0
+    stiffness: Operator | None = None
     noise: Any = None
     name: str = "the field"

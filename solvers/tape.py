@@ -68,11 +68,13 @@ class Tape:
         slots: Number of saved times; one more slot holds the state where each graph ended.
         rows: How rows belong to graphs.
         replay: Whether moves and checkpoints are kept.
+        marks: The moves before which the state is kept; None for a root of them.
     """
 
     slots: int
     rows: Rows
     replay: bool = False
+    marks: frozenset[int] | None = None
     saved: list[State | None] = field(init=False)
     moves: list[Move] = field(default_factory=list)
     checkpoints: list[tuple[int, State]] = field(default_factory=list)
@@ -104,12 +106,20 @@ class Tape:
         if not self.replay:
             return
         at = len(self.moves)
-        if at % self.stride == 0:
+        if self.marks is not None:
+            if at in self.marks:
+                self.checkpoints.append((at, tuple(part.detach() for part in x)))
+        elif at % self.stride == 0:
             self.checkpoints.append((at, tuple(part.detach() for part in x)))
             if len(self.checkpoints) > 2 * self.stride:
                 self.stride *= 2
                 self.checkpoints = [c for c in self.checkpoints if c[0] % self.stride == 0]
         self.moves.append(move)
+
+    def cut(self, moves: int) -> None:
+        """Forget what was recorded after so many moves: a step that was interrupted."""
+        del self.moves[moves:]
+        self.checkpoints = [c for c in self.checkpoints if c[0] < max(moves, 1)]
 
     def stacked(self, like: State) -> tuple[State, State]:
         """All slots as `[saved, rows, ...]` (NaN where not reached), and the end state."""

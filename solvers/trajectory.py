@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -63,6 +64,17 @@ class Trajectory:
         ended: The time each graph reached.
         interrupted: Whether Ctrl-C ended the solve.
 
+    A solve that ended early goes on from where it ended, also in another process: the part that
+    is missing has the same saved times, and starts at `ended`.
+
+        before = Trajectory.load("run.npz")            # or `error.trajectory`, after Ctrl-C
+        rest = solve(field, before.final, torch.maximum(before.t, before.ended), graph)
+        x = torch.where(before.x.isnan(), rest.x, before.x)
+
+    Backwards in time it is `torch.minimum`. With `save="end"` there is one saved time T: solve
+    over `(before.ended, T)`. Graphs of a batch that were not at the same time need t `[saved,
+    graphs]`: give `before.t[:, None]` where `t` has one dimension.
+
     >>> traj = Trajectory(torch.tensor([0.0, 1.0]), torch.zeros(2, 3, 1))
     >>> traj.final.shape
     torch.Size([3, 1])
@@ -79,6 +91,7 @@ class Trajectory:
     ended: Tensor | None = None
     interrupted: bool = False
     _series: dict[str, Series | Callable[[], Series]] = field(default_factory=dict, repr=False)
+    _span: tuple[float, float] | None = field(default=None, repr=False)
     _dense: Dense | None = field(default=None, repr=False)
     _why_not_dense: str = field(default="this trajectory was loaded from a file", repr=False)
 
@@ -135,7 +148,8 @@ class Trajectory:
                 "at(t) reads one clock, but the graphs of this batch keep their own; read traj.x"
             )
         times = self.t.detach().numpy()
-        low, high = min(times[0], times[-1]), max(times[0], times[-1])
+        span = (times[0], times[-1]) if self._span is None else self._span
+        low, high = min(span), max(span)
         t = float(t)
         if not low <= t <= high:
             raise ValueError(f"t={t:g} lies outside the solved interval [{low:g}, {high:g}]")
@@ -171,12 +185,14 @@ class Trajectory:
 
     def save(self, path: str | Path) -> Path:
         """Write one npz file: arrays, and settings and versions as JSON; nothing is pickled."""
-        parts = self.x if isinstance(self.x, tuple) else (self.x,)
+        parts = _parts(self.x)
         arrays: dict[str, np.ndarray] = {"t": self.t.detach().numpy()}
         for k, part in enumerate(parts):
-            part = part.detach().cpu()
-            exotic = part.dtype in (torch.bfloat16, torch.float16)
-            arrays[f"x{k}"] = (part.float() if exotic else part).numpy()
+            arrays[f"x{k}"] = _array(part)
+        for k, part in enumerate(() if self.last is None else _parts(self.last)):
+            arrays[f"last{k}"] = _array(part)
+        if self.ended is not None:
+            arrays["ended"] = self.ended.detach().numpy()
         conventions = {}
         for name in self:
             series = self[name]
@@ -191,6 +207,7 @@ class Trajectory:
             "stats": asdict(self.stats),
             "status": self.status,
             "messages": {str(k): v for k, v in self.messages.items()},
+            "interrupted": self.interrupted,
             "settings": self.settings,
             "conventions": conventions,
             "versions": {"torch": torch.__version__, "numpy": np.__version__},
@@ -198,7 +215,13 @@ class Trajectory:
         path = Path(path)
         path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
         arrays["header"] = np.array(json.dumps(header))
-        np.savez_compressed(path, allow_pickle=False, **arrays)
+        # Whoever is killed while writing leaves the file before it as it was.
+        draft = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+        try:
+            np.savez_compressed(draft, allow_pickle=False, **arrays)
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
         return path
 
     @staticmethod
@@ -206,10 +229,17 @@ class Trajectory:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as data:
             header = json.loads(str(data["header"]))
-            parts = tuple(
-                torch.from_numpy(data[f"x{k}"]).to(getattr(torch, name))
-                for k, name in enumerate(header["dtypes"])
-            )
+
+            def stored(name: str) -> Tensor | tuple[Tensor, ...]:
+                parts = tuple(
+                    torch.from_numpy(data[f"{name}{k}"]).to(getattr(torch, dtype))
+                    for k, dtype in enumerate(header["dtypes"])
+                )
+                return parts if header["tuple"] else parts[0]
+
+            x = stored("x")
+            last = stored("last") if "last0" in data else None
+            ended = torch.from_numpy(data["ended"]) if "ended" in data else None
             series: dict[str, Series | Callable[[], Series]] = {
                 name: Series(
                     torch.from_numpy(data[f"series/{name}/t"]),
@@ -226,11 +256,14 @@ class Trajectory:
         status = header["status"]
         return Trajectory(
             t,
-            parts if header["tuple"] else parts[0],
+            x,
             Stats(**stats),
             status if isinstance(status, str) else tuple(status),
             {int(k): v for k, v in header["messages"].items()},
             header["settings"],
+            last=last,
+            ended=ended,
+            interrupted=header["interrupted"],
             _series=series,
         )
 
@@ -267,6 +300,17 @@ class Trajectory:
         lines.append(f"  status     {_count(self.status)}")
         lines += [f"             {text}" for text in list(self.messages.values())[:3]]
         return "\n".join(lines)
+
+
+def _parts(x: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return x if isinstance(x, tuple) else (x,)
+
+
+def _array(part: Tensor) -> np.ndarray:
+    part = part.detach().cpu()
+    exotic = part.dtype in (torch.bfloat16, torch.float16)
+    array: np.ndarray = (part.float() if exotic else part).numpy()
+    return array
 
 
 def _total(count: int | tuple[int, ...]) -> int:

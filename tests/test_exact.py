@@ -198,7 +198,7 @@ X7 = torch.ones(7, 1, dtype=DOUBLE)
         ("for each of them", {"times": torch.zeros(2, 3)}),
         ("between 0 and 1", {"rtol": 0.0}),
         ("between 0 and 1", {"rtol": 1.5}),
-        ("allowed: auto", {"method": "lanczos"}),
+        ("allowed: auto", {"method": "krylov"}),
         ("allowed: auto", {"grad": "adjoint"}),
         ("shorten the interval", {"times": TWO * 1e13, "rtol": 0.5}),
     ],

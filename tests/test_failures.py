@@ -99,7 +99,8 @@ def test_stiffness_is_diagnosed_with_its_numbers(solver: str) -> None:
     assert "all 200 steps are used" in text
     assert "limited by stability" in text
     assert "stiff" in text
-    assert "scipy:BDF" in text
+    assert "solver='rkl2'" in text
+    assert "'trbdf2'" in text
     assert "solver='exact'" in text
     assert rho(text) == pytest.approx(200.0, rel=0.2)
     if solver in ("tsit5", "dopri5"):

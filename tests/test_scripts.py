@@ -72,6 +72,21 @@ def assert_benchmark_run(out: Path) -> None:
     assert len(lines) == len(rows) + 2  # header and rule
 
 
+def assert_work_precision_run(out: Path) -> None:
+    """Every solver gets nearer with a finer tolerance, by more work; tables, figures, a verdict."""
+    assert_benchmark_run(out)
+    with one(out, "*.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["problem"] for row in rows} == {"heat", "forced Allen-Cahn", "GRAND", "wave"}
+    for first, second in pairwise(rows):
+        if all(first[name] == second[name] for name in ("problem", "graph", "solver")):
+            assert float(second["error"]) < 0.5 * float(first["error"])
+            assert int(second["products"]) > int(first["products"])
+    for name in ("products", "seconds"):
+        assert_picture(one(out, f"{name}_*.png"))
+    assert one(out, "*.txt").read_text().startswith("Where peers are ahead:")
+
+
 @dataclass(frozen=True)
 class Smallest:
     """A script's cheapest command line and what must lie in its folder afterwards."""
@@ -86,6 +101,7 @@ SMALLEST = {
     "benchmark_energy.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_peers.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_products.py": Smallest(("--smoke",), assert_benchmark_run),
+    "work_precision.py": Smallest(("--quick",), assert_work_precision_run),
 }
 
 
