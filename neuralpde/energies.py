@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 from neuralpde.graph import Graph
 from neuralpde.operators import Pattern, SparseOperator
 from solvers.failure import unknown_name
+from solvers.inner import dots, inner, lines
+from solvers.products import products
+from solvers.rooms import Room, rooms
 from solvers.rows import Rows
 
 CONVENTIONS = {
@@ -70,10 +74,14 @@ class DirichletForm:
         weighted = self.kernel if self.mass is None else self.kernel * self.mass
         square = torch.zeros(self.components, dtype=torch.float64, device=graph.device)
         square.index_add_(0, self.labels, self.kernel * weighted)
-        self.weights = (weighted / square[self.labels]).to(kept)
-        self.kernel = self.kernel.to(kept)
+        # Of length one in each component, so that |P x|^2 is the sum of squared coefficients.
+        length = square.sqrt()[self.labels]
+        self.weights, self.kernel = (weighted / length).to(kept), (self.kernel / length).to(kept)
         self._averages = self._averaging(graph)
-        self._work: list[Tensor] = []
+        self._kept: tuple[tuple[torch.dtype, torch.Size], list[Room]] | None = None
+        if graph.batch is not None:
+            self._graph_of = torch.zeros_like(self.labels[: self.components])
+            self._graph_of[self.labels] = graph.batch
 
     @classmethod
     def of(cls, graph: Graph, norm: str = "comb") -> DirichletForm:
@@ -107,21 +115,38 @@ class DirichletForm:
     def deviation(self, x: Tensor) -> Tensor:
         """X - P x, P the projection onto the kernel of L, component by component."""
         flat = _columns(x)
-        out = self._project(flat)
+        out = self._project(flat, self._coefficients(flat))
         if x.is_complex():
             return torch.view_as_complex(out.view(*x.shape, 2))
         return out.view(x.shape)
 
-    def _project(
-        self, flat: Tensor, out: Tensor | None = None, work: Tensor | None = None
-    ) -> Tensor:
+    def _coefficients(self, flat: Tensor) -> Tensor:
+        """The coefficients of P x, `[components, columns]`."""
         if self._averages is None:
-            mean = (self.weights.to(flat.dtype) @ flat).unsqueeze(0)
-        else:
-            means = self._averages.to(flat.dtype) @ flat
-            mean = torch.index_select(means, 0, self.labels, out=work)
+            return (self.weights.to(flat.dtype) @ flat).unsqueeze(0)
+        found: Tensor = self._averages.to(flat.dtype) @ flat
+        return found
+
+    def _project(
+        self,
+        flat: Tensor,
+        coefficients: Tensor,
+        out: Tensor | None = None,
+        work: Tensor | None = None,
+    ) -> Tensor:
+        if self._averages is not None:
+            coefficients = torch.index_select(coefficients, 0, self.labels, out=work)
         kernel = self.kernel.to(flat.dtype).unsqueeze(1)
-        return torch.addcmul(flat, kernel, mean, value=-1.0, out=out)
+        return torch.addcmul(flat, kernel, coefficients, value=-1.0, out=out)
+
+    def centre_(self, flat: Tensor, work: Tensor) -> None:
+        """Replace a real matrix x by x - P x.
+
+        Args:
+            flat: The state, or some of its columns.
+            work: Another matrix of that shape, overwritten.
+        """
+        self._project(flat, self._coefficients(flat), flat, work)
 
     def __call__(
         self, x: Tensor | tuple[Tensor, ...], graph: object = None
@@ -137,47 +162,67 @@ class DirichletForm:
             slope: -L x (weighted by L's metric) when it is known already: then E = -<x, slope>
                 and nothing is multiplied.
         """
+        look = self.look(x, slope)
+        return Parts(look.energy, look.square, look.deviation)
+
+    def look(self, x: Tensor, slope: Tensor | None = None) -> Look:
+        """The same, not yet summed up: cheap at every step of a solve."""
         with torch.no_grad():
-            flat, centred, product = self.centred(x)
-            if slope is None:
-                half = self.half if self.half.dtype == flat.dtype else self.half.to(flat.dtype)
-                image = half.addmm_(product, centred)
-            else:
-                image = _columns(slope.detach())
-            pairs = ((centred, image), (flat, flat), (centred, centred))
-            totals = self._totals(torch.stack([torch.linalg.vecdot(a, b) for a, b in pairs]))
-            return Parts(totals[0] * (2 if slope is None else -1), totals[1], totals[2])
+            flat, known = self._flat(x), None if slope is None else self._flat(slope)
+            half = self.half if self.half.dtype == flat.dtype else self.half.to(flat.dtype)
+            found = []
+            for room in products.once(self._rooms(flat)):
+                part = room.of(flat)
+                coefficients = self._coefficients(part)
+                self._project(part, coefficients, room.first, room.second)
+                if known is None:
+                    half.addmm_(room.second, room.first)
+                else:
+                    torch.mul(room.of(known), -0.5, out=room.second)
+                found.append(self._inner(room, coefficients))
+            alone = self.rows.batch is None
+            if len(found) == 1:
+                return Look(*found[0], alone)
+            join: Callable[[tuple[Tensor, ...]], Tensor] = torch.cat if alone else _added
+            one, two, three = (join(parts) for parts in zip(*found, strict=True))
+            return Look(one, two, three, alone)
 
-    def centred(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The state as a real matrix, x - P x, and a spare buffer; the next call uses them again.
-
-        Args:
-            x: The state `[nodes, ...]`; half precision is read in float32.
-        """
-        flat = _columns(x.detach())
-        if flat.dtype in (torch.float16, torch.bfloat16):
-            flat = flat.to(torch.float32)
-        if not self._work or self._work[0].shape != flat.shape or self._work[0].dtype != flat.dtype:
-            self._work = [torch.empty_like(flat), torch.empty_like(flat)]
-        centred, spare = self._work
-        return flat, self._project(flat, centred, spare), spare
+    def _inner(self, room: Room, coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Numbers that add up to <x, H x>, |x - P x|^2 and |P x|^2."""
+        if self.rows.batch is None:
+            centred, kernel = room.lines[0], lines(coefficients)
+            plain = self.mass is None
+            return (
+                dots(*room.lines),
+                dots(centred, centred)
+                if plain
+                else inner(self.rows, room.first, room.first, self.mass),
+                dots(kernel, kernel),
+            )
+        squares = torch.linalg.vecdot(coefficients, coefficients).double()
+        graphs = squares.new_zeros(self.rows.num_graphs)
+        return (
+            inner(self.rows, room.first, room.second),
+            inner(self.rows, room.first, room.first, self.mass),
+            graphs.index_add_(0, self._graph_of, squares),
+        )
 
     def norm_alone(self, x: Tensor) -> Parts:
         """The squared norm per graph; energy and deviation are left at zero."""
         with torch.no_grad():
-            flat = _columns(x.detach())
-            squares = torch.linalg.vecdot(flat, flat)
-            totals = self._totals(torch.stack([torch.zeros_like(squares), squares, squares]))
-            return Parts(totals[0], totals[1], totals[0])
+            flat = self._flat(x).contiguous()
+            square = inner(self.rows, flat, flat, self.mass)
+            return Parts(torch.zeros_like(square), square, torch.zeros_like(square))
 
-    def _totals(self, of_rows: Tensor) -> Float[Tensor, "three graphs"]:
-        """Inner product and squares, summed over the rows of each graph in double precision."""
-        if self.mass is not None:
-            of_rows = torch.cat([of_rows[:1], of_rows[1:] * self.mass])
-        if self.rows.batch is None:
-            return of_rows.sum(1, keepdim=True, dtype=torch.float64)
-        totals = torch.zeros(3, self.rows.num_graphs, dtype=torch.float64, device=of_rows.device)
-        return totals.index_add_(1, self.rows.batch, of_rows.double())
+    def _flat(self, x: Tensor) -> Tensor:
+        flat = _columns(x.detach())
+        return flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
+
+    def _rooms(self, flat: Tensor) -> list[Room]:
+        """Buffers for pieces of a state; kept, as fresh memory would cost as much as the work."""
+        if self._kept is None or self._kept[0] != (flat.dtype, flat.shape):
+            self._kept = (flat.dtype, flat.shape), rooms(flat)
+        return self._kept[1]
 
 
 @dataclass(frozen=True)
@@ -193,6 +238,52 @@ class Parts:
     energy: Tensor
     square: Tensor
     deviation: Tensor
+
+
+@dataclass(frozen=True)
+class Look:
+    """One evaluation of a form as numbers that are still to be added up in double precision.
+
+    Attributes:
+        products: They add up to E(x) / 2.
+        deviations: To |x - P x|^2.
+        kernels: To |P x|^2.
+        alone: Whether there is one graph; else they are one number for each graph.
+    """
+
+    products: Tensor
+    deviations: Tensor
+    kernels: Tensor
+    alone: bool
+
+    @property
+    def energy(self) -> Tensor:
+        """E(x) per graph, float64."""
+        return 2 * self._sum(self.products)
+
+    @property
+    def deviation(self) -> Tensor:
+        """|x - P x|^2 per graph, in the form's metric."""
+        return self._sum(self.deviations)
+
+    @property
+    def square(self) -> Tensor:
+        """|x|^2 per graph; P is orthogonal."""
+        return self._sum(self.deviations) + self._sum(self.kernels)
+
+    @classmethod
+    def stacked(cls, looks: Sequence[Look]) -> Look:
+        """Many looks at states of the same shape as one, `[looks, ...]`."""
+        names = ("products", "deviations", "kernels")
+        one, two, three = (torch.stack([getattr(look, name) for look in looks]) for name in names)
+        return cls(one, two, three, looks[0].alone)
+
+    def _sum(self, numbers: Tensor) -> Tensor:
+        return numbers.sum(-1, keepdim=True, dtype=torch.float64) if self.alone else numbers
+
+
+def _added(parts: tuple[Tensor, ...]) -> Tensor:
+    return torch.stack(parts).sum(0)
 
 
 def dirichlet_energy(
@@ -213,7 +304,7 @@ def dirichlet_energy(
     if not (torch.is_grad_enabled() and x.requires_grad):
         return form(x)
     flat = _columns(x)
-    centred = form._project(flat)
+    centred = form._project(flat, form._coefficients(flat))
     both = torch.linalg.vecdot(centred, form.half @ centred)
     return 2 * form.rows.sums((both,))
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralpde.energies import DirichletForm, Parts
+from neuralpde.energies import DirichletForm, Look, Parts
 from neuralpde.graph import Graph
 from neuralpde.watching import own_points
-from solvers.moments import curves
+from solvers.moments import Preparation, curves
 from solvers.series import Series
 from solvers.trajectory import Trajectory
 
@@ -47,7 +47,7 @@ class Tolerance:
     atol: float = 0.0
     of_deviation: bool = False
 
-    def square(self, parts: Parts, entries: Tensor) -> Tensor:
+    def square(self, parts: Parts | Look, entries: Tensor) -> Tensor:
         """Bound of |error|^2: the sum over entries of (atol + rtol |x|)^2."""
         if self.of_deviation:
             first = parts.deviation[:1].clamp(min=torch.finfo(torch.float64).tiny)
@@ -72,7 +72,7 @@ class EnergyTrack:
     products: int = 0
     times: list[np.ndarray] = field(default_factory=list)
     moved: list[np.ndarray] = field(default_factory=list)
-    parts: list[Parts] = field(default_factory=list)
+    parts: list[Look] = field(default_factory=list)
 
     def __call__(self, t: np.ndarray, x: Any, slope: Any, moved: np.ndarray) -> None:
         """Measure the state x (its first part) at the graphs' times."""
@@ -89,23 +89,25 @@ class EnergyTrack:
         self.products += known is None
         self.times.append(t)
         self.moved.append(moved)
-        self.parts.append(self.form.parts(state, known))
+        self.parts.append(self.form.look(state, known))
 
     def series(self, tolerance: Tolerance, eps: float, entries: Tensor) -> dict[str, Series]:
         """The energy, the norm and the Rayleigh quotient along time."""
-        parts = Parts(
-            *(
-                torch.stack([getattr(one, name) for one in self.parts]).double().cpu()
-                for name in ("energy", "square", "deviation")
-            )
-        )
+        if not self.parts:
+            return {}
+        look = Look.stacked(self.parts)
+        parts = Parts(look.energy.cpu(), look.square.cpu(), look.deviation.cpu())
         floor = self.floor(parts, tolerance, eps, entries)
-        moved = np.stack(self.moved)
+        # Ctrl-C may have come between the notes of one step: the energy is the last of them.
+        count = len(self.parts)
+        moved = np.stack(self.moved[:count])
         own = [own_points(v.numpy(), moved) for v in (parts.energy, parts.square, parts.deviation)]
-        times = own_points(np.stack(self.times), moved)
+        times = own_points(np.stack(self.times[:count]), moved)
         return series_of(times, Parts(*own), own_points(floor.numpy(), moved), self.form)
 
-    def floor(self, parts: Parts, tolerance: Tolerance, eps: float, entries: Tensor) -> Tensor:
+    def floor(
+        self, parts: Parts | Look, tolerance: Tolerance, eps: float, entries: Tensor
+    ) -> Tensor:
         """The absolute error of each energy: rounding of the form and of the states, tolerance."""
         rounding = eps * parts.deviation + 4 * eps**2 * parts.square
         return SAFETY * self.form.largest * (rounding + tolerance.square(parts, entries))
@@ -206,18 +208,24 @@ class ExactEnergy:
         x0 = self.x0.detach()
         x0 = x0.to(torch.promote_types(x0.dtype, torch.float64 if small else torch.float32))
         graph = self.graph.like(x0)
-        _, centred, spare = DirichletForm.of(graph, self.form.norm).centred(x0)
+        prepare: Preparation = DirichletForm.of(graph, self.form.norm).centre_
         norm, metric = self.form.norm, self.form.mass
         if norm == "rw" and metric is not None:
             # D^(1/2) x makes the random walk symmetric, and inner products plain.
-            norm, centred, metric = "sym", centred.mul_(metric.sqrt().to(centred)[:, None]), None
+            centre, root = prepare, metric.sqrt().to(x0.real.dtype).unsqueeze(1)
+            norm, metric = "sym", None
+
+            def prepare(v: Tensor, spare: Tensor) -> None:
+                centre(v, spare)
+                v.mul_(root)
+
         found = curves(
             graph.laplacian(norm),
-            centred,
+            x0,
             ((merged - times[:1]) * self.rates.double().cpu()).numpy(),
             metric=metric,
             tol=PRECISE if small else max(self.rtol * TRUNCATION, PRECISE),
-            spare=spare,
+            prepare=prepare,
         )
         self.count(found.products)
         energy, square, floor = (

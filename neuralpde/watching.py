@@ -74,13 +74,15 @@ class WatchTrack:
 
     def series(self) -> dict[str, Series]:
         """One series per measure."""
-        if not self.times:
+        if not self.moved:
             return {}
-        times, moved = np.stack(self.times), np.stack(self.moved)
+        # Ctrl-C may have come between the notes of one step.
+        count = len(self.moved)
+        times, moved = np.stack(self.times[:count]), np.stack(self.moved)
         t = own_points(times, moved)
         found = {}
         for name, values in self.values.items():
-            y = own_points(torch.stack(values).double().cpu().numpy(), moved)
+            y = own_points(torch.stack(values[:count]).double().cpu().numpy(), moved)
             found[name] = Series(t, y, str(getattr(self.measures[name], "convention", name)))
         return found
 

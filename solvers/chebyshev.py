@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from solvers.coefficients import exponential, integral
+from solvers.columns import pieces, piecewise
 from solvers.problem import Operator
 from solvers.rows import Rows
 from solvers.weights import Table, Weights, degree_of
@@ -166,27 +167,42 @@ class Recurrence:
             return self._taped(v, tables)
         if torch.is_grad_enabled() and any(x.requires_grad for x in (v, *self.A.tensors)):
             return recorded(_Sums, self, tables, v, *self.A.tensors)
-        return self.forward(v, tables, out)[0]
+        if len(pieces(v)) == 1:
+            return self.forward(v, tables, out)[0]
+        sums = [torch.empty_like(v) for _ in tables] if out is None else list(out)
+        piecewise(lambda part, places, spare: self.forward(part, tables, places, spare), v, sums)
+        return sums
 
     def forward(
-        self, v: Tensor, tables: Sequence[Table], out: Sequence[Tensor] | None = None
+        self,
+        v: Tensor,
+        tables: Sequence[Table],
+        out: Sequence[Tensor] | None = None,
+        spare: Tensor | None = None,
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return the sums and the last two terms, ``V_(m-1)`` and ``V_m``; ``v`` where m is 0."""
+        """Return the sums and the last two terms, ``V_(m-1)`` and ``V_m``; ``v`` where m is 0.
+
+        Args:
+            v: state.
+            tables: weights of each sum.
+            out: where to put the sums.
+            spare: a state; if given, terms are computed in it and in ``v``, which is overwritten.
+        """
         degree = degree_of(tables)
         places: Sequence[Tensor | None] = out or [None] * len(tables)
         sums = [table.begin(v, place) for table, place in zip(tables, places, strict=True)]
         if degree == 0:
             return sums, v, v
-        twice = self._twice.addmm_
-        before, last = v, twice(torch.empty_like(v), v, alpha=0.5)
+        size, twice = self.series.norms(v), self._twice.addmm_
+        before, last = v, twice(torch.empty_like(v) if spare is None else spare, v, alpha=0.5)
         targets = list(zip(tables, sums, strict=True))
         for k in range(1, degree + 1):
             if k > 1:
-                # The state itself is not overwritten.
-                before, last = last, twice(before.clone() if k == 2 else before, last, beta=-1.0)
+                spent = before.clone() if k == 2 and spare is None else before
+                before, last = last, twice(spent, last, beta=-1.0)
             for table, y in targets:
                 table.add(k, last, y)
-        self._check(v, last, degree)
+        self._check(size, last, degree)
         return sums, before, last
 
     def backward(
@@ -240,8 +256,8 @@ class Recurrence:
             sums = [table.plus(k, last, y) for table, y in zip(tables, sums, strict=True)]
         return sums
 
-    def _check(self, v: Tensor, last: Tensor, degree: int) -> None:
-        first, grown = self.series.norms(v), self.series.norms(last)
+    def _check(self, first: PerGraph, last: Tensor, degree: int) -> None:
+        grown = self.series.norms(last)
         bad = ~(grown <= 2 * first)
         if bad.any():
             graph = int(np.argmax(bad))

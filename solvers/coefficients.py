@@ -121,108 +121,6 @@ def phi_1(w: Float[np.ndarray, "*shape"] | np.float64) -> Float[np.ndarray, "*sh
     return np.where(w == 0, 1.0, np.expm1(nonzero) / nonzero)
 
 
-def energy(
-    times: Float[np.ndarray, " times"], lo: float, hi: float, tail: float
-) -> tuple[Float[np.ndarray, "times degree"], Float[np.ndarray, " times"]]:
-    """Expand ``g_t(l) = l e^(-2 t l)`` on [lo, hi] in ``T_k((lo + hi - 2 l) / (hi - lo))``.
-
-    With ``h = (hi - lo) / 2`` and ``a_k = ive(k, 2 t h)`` the coefficients are, up to the factor
-    ``e^(-2 t lo)``, twice ``lo a_k + h (a_k - (a_(k-1) + a_(k+1)) / 2)``, and once for k = 0.
-
-    Args:
-        times: not negative.
-        lo: lower end of the interval.
-        hi: upper end.
-        tail: allowed sum of the absolute coefficients left out, relative to the largest of
-            ``|lo|`` and ``|hi|``.
-
-    Returns:
-        Coefficients, a row for each time, all to one degree, and for each time the sum of the
-        absolute coefficients left out.
-
-    Raises:
-        ValueError: a time or its argument ``2 t h`` is out of range.
-
-    Example:
-        >>> weights, _ = energy(np.zeros(1), 0.0, 2.0, 1e-9)
-        >>> weights.tolist()
-        [[1.0, -1.0]]
-    """
-    half, scale = (hi - lo) / 2, max(abs(lo), abs(hi))
-    z = 2 * times * half
-    _check_argument(float(z.max(initial=0.0)))
-    rest = max(NEGLIGIBLE, 1e-3 * tail)
-    largest = int(degree_bound(z, rest / 4).max(initial=0.0)) + 2
-    bessel = bessel_table(z, largest + 1)
-    middle = bessel[:, :-1]
-    before = np.concatenate([bessel[:, 1:2], bessel[:, :-2]], axis=1)
-    weights = lo * middle + half * (middle - (before + bessel[:, 1:]) / 2)
-    weights *= 2 * np.exp(-2 * times * lo)[:, None]
-    weights[:, 0] /= 2
-    absolute = np.abs(weights)
-    beyond = np.cumsum(absolute[:, ::-1], axis=1)[:, ::-1] - absolute + rest * scale
-    enough = (beyond <= max(tail, 2 * NEGLIGIBLE) * scale).all(0)
-    degree = int(np.argmax(enough))
-    return weights[:, : degree + 1], beyond[:, degree]
-
-
-def bessel_table(z: Float[np.ndarray, " times"], largest: int) -> Float[np.ndarray, "times orders"]:
-    """Compute ``e^-z I_k(z)`` for all k up to the largest, a row for each z.
-
-    The ratios ``r_k = I_k / I_(k-1)`` obey ``r_k = z / (2 k + z r_(k+1))``, stably downwards; what
-    is not known at the start falls with the square of ``I_k`` there.
-
-    Args:
-        z: not negative.
-        largest: order of the last column.
-
-    Source:
-        Abramowitz and Stegun 9.6.26; Gautschi, SIAM Review 9 (1967).
-
-    Example:
-        >>> bool(np.allclose(bessel_table(np.array([0.0, 3.0]), 2)[1], ive([0, 1, 2], 3.0)))
-        True
-    """
-    start = int(np.ceil(1.2 * largest + 2 * np.sqrt(z.max(initial=0.0)))) + 24
-    ratios = np.empty((largest + 1, len(z)))
-    ratio = np.zeros_like(z)
-    for k in range(start, 0, -1):
-        ratio = z / (2 * k + z * ratio)
-        if k <= largest:
-            ratios[k] = ratio
-    ratios[0] = ive(0, z)
-    return np.cumprod(ratios, axis=0).T
-
-
-def decay(
-    times: Float[np.ndarray, " times"], lo: float, hi: float, degree: int
-) -> tuple[Float[np.ndarray, "times degree"], Float[np.ndarray, " times"]]:
-    """Expand ``e^(-2 t l)`` on [lo, hi] in ``T_k((lo + hi - 2 l) / (hi - lo))`` to one degree.
-
-    Args:
-        times: not negative.
-        lo: lower end of the interval.
-        hi: upper end.
-        degree: largest k.
-
-    Returns:
-        Coefficients, a row for each time, and for each time the sum of those left out.
-
-    Example:
-        >>> weights, beyond = decay(np.array([0.0, 1.0]), 0.0, 2.0, 30)
-        >>> weights.sum(1).round(12).tolist(), bool((beyond < 1e-12).all())
-        ([1.0, 1.0], True)
-    """
-    z = 2 * times * (hi - lo) / 2
-    _check_argument(float(z.max(initial=0.0)))
-    weights = 2 * bessel_table(z, degree)
-    weights[:, 0] /= 2
-    # All of them are positive and sum to 1.
-    beyond = np.maximum(1.0 - weights.sum(1), 0.0) + degree * np.finfo(np.float64).eps
-    grown = np.exp(-2 * times * lo)
-    return weights * grown[:, None], beyond * grown
-
-
 @lru_cache(maxsize=4096)
 def poisson(q: float, tail: float) -> Weights:
     """Compute Poisson weights ``w_k = e^-q q^k / k!``, from the mode outwards.
@@ -297,7 +195,7 @@ def power_integral(q: float, tail: float) -> Weights:
 
 @lru_cache(maxsize=256)
 def _all_exponential(z: float) -> Weights:
-    _check_argument(z)
+    check_argument(z)
     weights: Weights = 2 * ive(np.arange(int(degree_bound(z, NEGLIGIBLE)) + 1), z)
     weights[0] /= 2
     return weights
@@ -305,7 +203,7 @@ def _all_exponential(z: float) -> Weights:
 
 @lru_cache(maxsize=256)
 def _all_poisson(q: float) -> Weights:
-    _check_argument(q)
+    check_argument(q)
     mode = int(q)
     # The right tail by Chernoff's bound, exp(-x^2 / (2 (q + x / 3))) for a distance x.
     goal = -np.log(NEGLIGIBLE)
@@ -328,7 +226,15 @@ def _normalised(weights: Weights, total: float = 1.0) -> Weights:
     return weights
 
 
-def _check_argument(z: float) -> None:
+def check_argument(z: float) -> None:
+    """Refuse arguments of series beyond what scipy's Bessel functions hold.
+
+    Raises:
+        ValueError: z is negative, not finite, or beyond 1e9.
+
+    Example:
+        >>> check_argument(18.3)
+    """
     if not 0 <= z <= LARGEST_ARGUMENT:
         raise ValueError(
             f"time times half the width of the spectrum is {z:.3g}; exact solves reach "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +12,16 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from solvers.chebyshev import numbers
-from solvers.coefficients import decay, energy
+from solvers.energy_coefficients import energy_and_decay
+from solvers.inner import dots, inner
 from solvers.problem import Operator
+from solvers.products import products
+from solvers.rooms import Room, rooms
 from solvers.rows import Rows
 
-# Longest stretch of which torch.dot may add up single precision; 1e-7 relative, measured.
-STRETCH = 1 << 18
+Preparation = Callable[[Tensor, Tensor], object]
+"""Called with some columns of a state, to be changed in place, and spare room of their shape."""
+
 # Rounding errors of a moment of order k, in units of (k + 4)^1.5 eps |x|^2; below 0.05, measured.
 ROUNDING = 1.0
 
@@ -91,12 +96,20 @@ def curves(
     *,
     metric: Float[Tensor, " nodes"] | None = None,
     tol: float = 1e-5,
-    spare: Tensor | None = None,
+    prepare: Preparation | None = None,
 ) -> Curves:
     """Compute energy and squared norm of ``e^(-tL) x`` from one set of moments.
 
-    See :func:`energy_curve`, whose arguments these are. With `spare`, a second real tensor like
-    x, everything is computed in these two and x is overwritten.
+    See :func:`energy_curve`, whose arguments these are.
+
+    Args:
+        L: self-adjoint operator.
+        x: state.
+        times: not negative; for all graphs or for each.
+        metric: weights of the inner product.
+        tol: error of the series.
+        prepare: changes some columns of the state in place before they are read, such as taking
+            out their part in the kernel of L; it may overwrite a second tensor of their shape.
 
     Example:
         >>> from neuralpde.operators import Pattern, SparseOperator
@@ -118,82 +131,85 @@ def curves(
     if not (np.isfinite(times).all() and (times >= 0).all()):
         raise ValueError("energies are computed at finite times that are not negative")
     real = torch.view_as_real(x) if x.is_complex() else x
-    v = real.detach().reshape(len(x), real.shape[1:].numel()).contiguous()
+    v = real.detach().reshape(len(x), real.shape[1:].numel())
     lo, hi = (end.detach().cpu().numpy() for end in L.spectrum())
     size = np.maximum(np.abs(lo), np.abs(hi))
     series = _series(times, lo, hi, tol)
-    dot = _products(rows, metric)
-    moments = _moments(L, v, lo, hi, max(d.shape[1] for d, _ in series), dot, spare)
+    count = max(found[0].shape[1] for found in series)
+    moments = _moments(L, v, lo, hi, count, rows, metric, prepare)
     eps = torch.finfo(v.dtype).eps
     values, floor, squares, errors = (np.empty_like(times) for _ in range(4))
-    for graph, (weights, left_out) in enumerate(series):
+    for graph, (weights, left_out, decays, lost) in enumerate(series):
         orders = np.arange(weights.shape[1])
         values[:, graph] = weights @ moments[: len(orders), graph]
         rounding = ROUNDING * eps * np.abs(weights) @ (orders + 4.0) ** 1.5
         # The weights are differences of numbers of size 1, known to float64.
         rounding += len(orders) * np.finfo(np.float64).eps * size[graph]
         floor[:, graph] = (left_out + rounding) * moments[0, graph]
-        weights, left_out = decay(times[:, graph], lo[graph], hi[graph], len(orders) - 1)
-        squares[:, graph] = weights @ moments[: len(orders), graph]
-        rounding = ROUNDING * eps * weights @ (orders + 4.0) ** 1.5
-        errors[:, graph] = (left_out + rounding) * moments[0, graph]
+        squares[:, graph] = decays @ moments[: len(orders), graph]
+        rounding = ROUNDING * eps * decays @ (orders + 4.0) ** 1.5
+        errors[:, graph] = (lost + rounding) * moments[0, graph]
     return Curves(values, floor, squares, errors, len(moments) // 2)
 
 
 def _series(
     times: np.ndarray, lo: np.ndarray, hi: np.ndarray, tol: float
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    known: dict[tuple[bytes, float, float], tuple[np.ndarray, np.ndarray]] = {}
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    known: dict[tuple[bytes, float, float], Any] = {}
     series = []
     for graph, (low, high) in enumerate(zip(lo.tolist(), hi.tolist(), strict=True)):
         key = (times[:, graph].tobytes(), low, high)
         if key not in known:
-            known[key] = energy(times[:, graph], low, high, tol)
+            known[key] = energy_and_decay(times[:, graph], low, high, tol)
         series.append(known[key])
     return series
 
 
 def _moments(
     L: Operator,
-    v: Tensor,
+    x: Tensor,
     lo: np.ndarray,
     hi: np.ndarray,
     count: int,
-    dot: Callable[[Tensor, Tensor], Tensor],
-    spare: Tensor | None,
+    graphs: Rows,
+    metric: Tensor | None,
+    prepare: Preparation | None,
 ) -> Float[np.ndarray, "moments graphs"]:
     half, middle = (hi - lo) / 2, (hi + lo) / 2
     safe = np.where(half > 0, half, 1.0)
+    total = torch.zeros(count, graphs.num_graphs, dtype=torch.float64, device=x.device)
     with torch.no_grad():
         scalars = (numbers(2 * c, L) for c in (-1 / safe, np.where(half > 0, middle / safe, 1.0)))
-        twice = L.shifted(*scalars).to(v.dtype).addmm_
-    before, last = v, v
-    first = dot(v, v)
-    moments = [first]
-    for order in range(1, count):
-        k = order // 2
-        if order == 1:
-            last = twice(torch.empty_like(v) if spare is None else spare, v, alpha=0.5)
-            moments.append(dot(last, v))
-        elif order % 2 == 0:
-            moments.append(2 * dot(last, last) - first)
-        else:
-            spent = before if k > 1 or spare is not None else before.clone()
-            before, last = last, twice(spent, last, beta=-1.0)
-            moments.append(2 * dot(last, before) - moments[1])
-    found: np.ndarray = torch.stack(moments).cpu().numpy()
-    return found
+        twice = L.shifted(*scalars).to(x.dtype).addmm_
+        for room in products.once(rooms(x)):
+            room.first.copy_(room.of(x))
+            if prepare is not None:
+                prepare(room.first, room.second)
+            found = _inner_products(twice, room, count, graphs, metric)
+            alone = graphs.batch is None
+            total += found.sum(1, keepdim=True, dtype=torch.float64) if alone else found
+    moments: np.ndarray = total.cpu().numpy()
+    for order in range(2, count):
+        moments[order] = 2 * moments[order] - moments[order % 2]
+    return moments
 
 
-def _products(rows: Rows, metric: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the inner product of two states, a float64 number for each graph."""
-
-    def whole(x: Tensor, y: Tensor) -> Tensor:
-        pairs = zip(x.view(-1).split(STRETCH), y.view(-1).split(STRETCH), strict=True)
-        return torch.stack([torch.dot(*pair) for pair in pairs]).sum(0, True, dtype=torch.float64)
-
-    def by_rows(x: Tensor, y: Tensor) -> Tensor:
-        dots = torch.linalg.vecdot(x, y).double()
-        return rows.sums((dots if metric is None else dots * metric.to(dots),))
-
-    return whole if metric is None and rows.batch is None else by_rows
+def _inner_products(
+    twice: Callable[..., Tensor],
+    room: Room,
+    count: int,
+    graphs: Rows,
+    metric: Tensor | None,
+) -> Tensor:
+    """Return ``<V_k, V_k>`` and ``<V_k, V_(k+1)>`` in turn, with V_0 in the room's first buffer."""
+    plain = metric is None and graphs.batch is None
+    last, before = zip((room.first, room.second), room.lines, strict=True)
+    found = []
+    for order in range(count):
+        x = y = last
+        if order % 2:
+            alpha, beta = (0.5, 0.0) if order == 1 else (1.0, -1.0)
+            image = twice(before[0], last[0], alpha, beta)
+            x, y = before, last = last, (image, before[1])
+        found.append(dots(x[1], y[1]) if plain else inner(graphs, x[0], y[0], metric))
+    return torch.stack(found)

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from solvers.chebyshev import PerGraph, numbers, recorded
 from solvers.coefficients import poisson, poisson_integral, power_integral
+from solvers.columns import pieces, piecewise
 from solvers.problem import Operator
 from solvers.rows import Rows
 from solvers.weights import Table, Weights, degree_of
@@ -168,17 +169,34 @@ class Walk:
             return self._taped(v, tables)
         if torch.is_grad_enabled() and any(x.requires_grad for x in (v, *self.A.tensors)):
             return recorded(_Mixture, self, tables, v, *self.A.tensors)
-        return self.forward(v, tables, 0, out)[0]
+        if len(pieces(v)) == 1:
+            return self.forward(v, tables, 0, out)[0]
+        sums = [torch.empty_like(v) for _ in tables] if out is None else list(out)
+        piecewise(lambda part, places, spare: self.forward(part, tables, 0, places, spare), v, sums)
+        return sums
 
     def forward(
-        self, v: Tensor, tables: Sequence[Table], every: int, out: Sequence[Tensor] | None = None
+        self,
+        v: Tensor,
+        tables: Sequence[Table],
+        every: int,
+        out: Sequence[Tensor] | None = None,
+        spare: Tensor | None = None,
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the sums, and copies of each ``every``-th term (0: none) to walk back from."""
+        """Return the sums, and copies of each ``every``-th term (0: none) to walk back from.
+
+        Args:
+            v: state.
+            tables: weights of each sum.
+            every: distance of the terms to keep.
+            out: where to put the sums.
+            spare: a state; if given, terms are computed in it and in ``v``, which is overwritten.
+        """
         places: Sequence[Tensor | None] = out or [None] * len(tables)
         sums = [table.begin(v, place) for table, place in zip(tables, places, strict=True)]
         targets = list(zip(tables, sums, strict=True))
         kept = [v] if every else []
-        for k, term in enumerate(self._steps(v, degree_of(tables)), start=1):
+        for k, term in enumerate(self._steps(v, degree_of(tables), spare), start=1):
             for table, y in targets:
                 table.add(k, term, y)
             if every and k % every == 0:
@@ -221,11 +239,12 @@ class Walk:
                 self._add_gradients(entries, B, stretch.pop())
         return B, entries
 
-    def _steps(self, v: Tensor, steps: int) -> Iterator[Tensor]:
-        # A term is overwritten two steps later.
-        term, spare, step = v, torch.zeros_like(v), self._P.addmm_
+    def _steps(self, v: Tensor, steps: int, spare: Tensor | None = None) -> Iterator[Tensor]:
+        # A term is overwritten two steps later, the state only where there is a spare one.
+        term, keep, step = v, spare is None, self._P.addmm_
+        place = torch.empty_like(v) if spare is None else spare
         for k in range(steps):
-            term, spare = step(spare, term), torch.zeros_like(v) if k == 0 else term
+            term, place = step(place, term), torch.empty_like(v) if k == 0 and keep else term
             yield term
 
     def _add_gradients(self, entries: list[Tensor], B: Tensor, V: Tensor) -> None:

@@ -12,7 +12,6 @@ from numpy.polynomial.chebyshev import chebval
 
 from solvers.coefficients import (
     degree_bound,
-    energy,
     exponential,
     integral,
     phi_1,
@@ -20,6 +19,7 @@ from solvers.coefficients import (
     poisson_integral,
     power_integral,
 )
+from solvers.energy_coefficients import energy
 from solvers.weights import Table
 
 arguments = st.floats(1e-8, 3e3)

@@ -16,12 +16,13 @@ from neuralpde.operators.linear import Combination, Operator
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.product import WIDE, gather_dot, product
 from neuralpde.operators.tags import ROUNDING, Enclosure, Tags
-from neuralpde.operators.trilinear import Matrix, apply, products, tracked
+from neuralpde.operators.trilinear import Matrix, apply, tracked
+from solvers.products import products
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Combination", "Operator", "SparseOperator", "identity"]
+__all__ = ["Combination", "Operator", "SparseOperator"]
 
 SIDES = (None, "row", "col")
 
@@ -124,7 +125,7 @@ class SparseOperator(Operator):
         self._matrix = Matrix(pattern, symmetric=tags.symmetric and not values.requires_grad)
         self._transposed: SparseOperator | None = self if self._matrix.symmetric else None
         self._unrounded: Callable[[], SparseOperator] | None = None
-        self._last_shift: tuple[tuple[Scalar, Scalar], SparseOperator] | None = None
+        self._last: dict[str, tuple[tuple[Scalar, ...], SparseOperator]] = {}
 
     def _enclosed(self, enclosure: tuple[Scalar, Scalar]) -> Tags:
         lo, hi = (self.graphs.numbers(end) for end in enclosure)
@@ -215,9 +216,22 @@ class SparseOperator(Operator):
         return SparseOperator.tagged(self.pattern.to(values.device), values, tags, graphs)
 
     def __mul__(self, scale: Scalar) -> SparseOperator:
+        return self._made("multiple", self._multiple, scale)
+
+    def _multiple(self, scale: Scalar) -> SparseOperator:
         tags = self.tags.scaled(self.graphs.numbers(scale))
         values = self.values * self._per_entry(scale, self.dtype)
         return self._like(self.pattern, values, tags, lambda: self.wide() * scale)
+
+    def _made(
+        self, kind: str, make: Callable[..., SparseOperator], *scalars: Scalar
+    ) -> SparseOperator:
+        # Solves of one field on one graph ask for the same matrices again: the last ones are kept.
+        if self.values.requires_grad or any(isinstance(scalar, Tensor) for scalar in scalars):
+            return make(*scalars)
+        if kind not in self._last or self._last[kind][0] != scalars:
+            self._last[kind] = scalars, make(*scalars)
+        return self._last[kind][1]
 
     def __add__(self, other: Operator) -> Operator:
         if not isinstance(other, SparseOperator):
@@ -245,20 +259,16 @@ class SparseOperator(Operator):
         >>> A.shifted(3.0, -1.0).values.tolist()
         [2.0, 5.0]
         """
-        tensors = isinstance(scale, Tensor) or isinstance(shift, Tensor)
-        fixed = not (tensors or self.values.requires_grad)
-        if fixed and self._last_shift is not None and self._last_shift[0] == (scale, shift):
-            return self._last_shift[1]
+        return self._made("shifted", self._shifted, scale, shift)
+
+    def _shifted(self, scale: Scalar, shift: Scalar) -> SparseOperator:
         pattern, slot = self.pattern.with_diagonal()
         values = self.values.double() * self._per_entry(scale, torch.float64)
         values = _placed(pattern, values, None if pattern is self.pattern else slot)
         on_nodes = values.new_ones(self.num_nodes) * self.graphs.spread(shift, torch.float64)
         values = values.index_add(0, pattern.diagonal, on_nodes).to(self.dtype)
         tags = self.tags.scaled(self.graphs.numbers(scale)).shifted(self.graphs.numbers(shift))
-        other = self._like(pattern, values, tags, lambda: self.wide().shifted(scale, shift))
-        if fixed:
-            self._last_shift = (scale, shift), other
-        return other
+        return self._like(pattern, values, tags, lambda: self.wide().shifted(scale, shift))
 
     def minus_identity(self) -> SparseOperator:
         """Return `A - I`: the generator of the walk with the steps of a stochastic `A`."""
@@ -289,7 +299,7 @@ class SparseOperator(Operator):
             return torch.addmm(y, matrix, x, beta=beta, alpha=alpha, out=y)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_unrounded": None, "_last_shift": None}
+        return {**self.__dict__, "_unrounded": None, "_last": {}}
 
     def diagonal(self) -> Float[Tensor, " nodes"]:
         """Return the diagonal entries, without gradients."""
@@ -324,19 +334,6 @@ class SparseOperator(Operator):
         if isinstance(factor, Tensor) and factor.dim():
             return factor.index_select(0, self.pattern.row)
         return factor
-
-
-def identity(like: Operator) -> SparseOperator:
-    """Return the identity on the nodes of `like`, in its dtype and on its device.
-
-    >>> A = SparseOperator(Pattern.identity(2), torch.tensor([1.0, 2.0]))
-    >>> (A - identity(A)).values.tolist()
-    [0.0, 1.0]
-    """
-    ones = torch.ones(like.num_nodes, dtype=like.dtype, device=like.device)
-    tags = Tags.identity(_eps(like.dtype), like.num_graphs, like.device)
-    pattern = Pattern.identity(like.num_nodes, like.device)
-    return SparseOperator.tagged(pattern, ones, tags, like.graphs)
 
 
 def _placed(pattern: Pattern, values: Tensor, slot: Tensor | None) -> Tensor:

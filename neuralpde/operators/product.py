@@ -9,7 +9,8 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from neuralpde.operators.pattern import Pattern
-from neuralpde.operators.trilinear import Matrix, ProductCounter, dot, products, pull, push
+from neuralpde.operators.trilinear import Matrix, dot, pull, push
+from solvers.products import ProductCounter, products
 
 __all__ = ["ProductCounter", "gather_dot", "multiply", "multiply_transposed", "product", "products"]
 

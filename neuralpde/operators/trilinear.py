@@ -18,31 +18,13 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 
 from neuralpde.operators.pattern import Pattern
+from solvers.products import products
 
 SAMPLED = ("cpu", "cuda")
 """Devices on which torch can multiply two dense matrices at the entries of a sparse one."""
 
 CHUNK = 1 << 20
 """Numbers that a gather-dot without such a kernel may hold at a time."""
-
-
-class ProductCounter:
-    """Number of sparse products `A x` and `A^T g` taken so far, in either direction of autograd.
-
-    Attributes:
-        total: the count; only differences mean anything.
-
-    >>> before = products.total
-    >>> _ = push(Matrix(Pattern.identity(2)), torch.ones(2), torch.ones(2, 3))
-    >>> products.total - before
-    1
-    """
-
-    def __init__(self) -> None:
-        self.total = 0
-
-
-products = ProductCounter()
 
 
 class Matrix:

@@ -1,0 +1,87 @@
+"""A large state is propagated some columns at a time, so that its terms stay in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from solvers.products import products
+
+State = Float[Tensor, "nodes columns"]
+
+# A sparse product reads the rows of a state in the order of the edges: fast while the state is in
+# the cache, and with 32 columns it is there twice as long as with 64. Narrower pieces do not fill
+# the lines of the cache and the loops of a product any more.
+WIDTH = 32
+
+
+def pieces(x: State) -> list[slice]:
+    """Cut the columns of a state into pieces that may be propagated one after the other.
+
+    Columns do not mix, and each is computed as it is in one piece. On other devices than the CPU
+    there is one piece, as their kernels wait for large states.
+
+    Args:
+        x: the state.
+
+    Example:
+        >>> import torch
+        >>> pieces(torch.ones(5, 40))
+        [slice(0, 32, None), slice(32, 40, None)]
+    """
+    columns = x.shape[1]
+    if x.device.type != "cpu" or columns <= WIDTH:
+        return [slice(0, columns)]
+    return [slice(first, min(first + WIDTH, columns)) for first in range(0, columns, WIDTH)]
+
+
+def buffers(x: State, count: int) -> list[Tensor]:
+    """Return uninitialised room for so many pieces of a state; see :func:`fitted`.
+
+    Example:
+        >>> import torch
+        >>> [room.shape for room in buffers(torch.ones(5, 40), 2)]
+        [torch.Size([160]), torch.Size([160])]
+    """
+    width = max((piece.stop - piece.start for piece in pieces(x)), default=0)
+    return [x.new_empty(len(x) * width) for _ in range(count)]
+
+
+def fitted(room: Tensor, part: State) -> State:
+    """Return the beginning of a buffer as a contiguous tensor of the shape of a piece.
+
+    Example:
+        >>> import torch
+        >>> fitted(torch.ones(160), torch.ones(5, 8)).shape
+        torch.Size([5, 8])
+    """
+    return room[: part.numel()].view(part.shape)
+
+
+def piecewise(
+    propagate: Callable[[State, Sequence[State], State], object], v: State, sums: Sequence[State]
+) -> None:
+    """Fill sums over the terms of a series piece by piece; products count once for all pieces.
+
+    Args:
+        propagate: called with a piece of the state, where to put the piece's sums, and a spare
+            piece; contiguous all of them, and the first and last may be overwritten.
+        v: the state; it is not written to.
+        sums: filled.
+
+    Example:
+        >>> import torch
+        >>> y = torch.empty(5, 40)
+        >>> piecewise(lambda v, sums, spare: sums[0].copy_(v), torch.ones(5, 40), [y])
+        >>> y.sum().item()
+        200.0
+    """
+    rooms = buffers(v, 2 + len(sums))
+    for columns in products.once(pieces(v)):
+        part = v[:, columns]
+        first, spare, *places = (fitted(room, part) for room in rooms)
+        propagate(first.copy_(part), places, spare)
+        for y, place in zip(sums, places, strict=True):
+            y[:, columns] = place
