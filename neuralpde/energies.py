@@ -12,7 +12,8 @@ from torch import Tensor
 from neuralpde.graph import Graph
 from neuralpde.operators import Pattern, SparseOperator
 from solvers.failure import unknown_name
-from solvers.inner import dots, inner, lines
+from solvers.inner import inner
+from solvers.lines import dots, lines
 from solvers.products import products
 from solvers.rooms import Room, rooms
 from solvers.rows import Rows

@@ -232,6 +232,7 @@ def _run(
     if method not in (*ADAPTIVE, *FIXED):
         raise unknown_name("method", method, (*ADAPTIVE, *FIXED))
     _check_callbacks(func)
+    _check_noise(func.func if isinstance(func, _Module) else func)
     if t.dim() != 1 or (event_fn is not None and len(t) != 2):
         expected = "[T]" if event_fn is None else "[2] (start, and any time on the way) for events"
         raise ValueError(f"t has shape {tuple(t.shape)}; give times {expected}")
@@ -297,4 +298,12 @@ def _check_callbacks(func: Function) -> None:
         raise ValueError(
             f"func has {', '.join(found)}, which would never be called here; use solve(..., "
             "watch=...) to look at accepted steps"
+        )
+
+
+def _check_noise(func: Function) -> None:
+    if isinstance(func, Field) and func.noise is not None:
+        raise ValueError(
+            f"{func.label} is stochastic, and an ordinary differential equation would leave out "
+            "its noise: use solve(..., steps=n), or torchsde.sdeint(bound_field, ...)"
         )

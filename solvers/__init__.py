@@ -1,12 +1,14 @@
 """How time advances: steppers, exact exponentials, step control, schedules. Tensors, no graphs."""
 
 from solvers import schedules
+from solvers.brownian import Brownian
 from solvers.control import PI, PID, Control
 from solvers.exact import Exact, propagate
 from solvers.explicit import ExplicitRungeKutta, explicit
 from solvers.failure import SolveFailed, SolveInterrupted
 from solvers.schedules import Cosine, Points, Power, Uniform
 from solvers.series import Series
+from solvers.stochastic import EulerMaruyama, StochasticHeun
 from solvers.tableaus import TABLEAUS
 from solvers.trajectory import Stats, Trajectory
 
@@ -14,8 +16,10 @@ __all__ = [
     "PI",
     "PID",
     "TABLEAUS",
+    "Brownian",
     "Control",
     "Cosine",
+    "EulerMaruyama",
     "Exact",
     "ExplicitRungeKutta",
     "Points",
@@ -24,6 +28,7 @@ __all__ = [
     "SolveFailed",
     "SolveInterrupted",
     "Stats",
+    "StochasticHeun",
     "Trajectory",
     "Uniform",
     "explicit",

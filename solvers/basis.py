@@ -85,10 +85,10 @@ class Basis:
         known = self._vectors[:, : m + 1]
         last = known[:, m]
         w = (self._signs * (self.A @ last.T.contiguous())).T.contiguous()
-        along = self._dots(known[:, m:], w)
-        self._diagonal.append(along[:, 0])
-        w = self._without(w, known[:, m:], along)
-        # Whatever rounding and the two latest vectors left in it.
+        along = self._dots(known, w)
+        self._diagonal.append(along[:, m])
+        w = self._without(w, known, along)
+        # Once more, for what rounding left in it where little else is left.
         w = self._without(w, known, self._dots(known, w))
         norms = self._norms(w)
         norms = torch.where(norms > self._nothing, norms, torch.zeros_like(norms))

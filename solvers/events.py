@@ -224,10 +224,9 @@ class Crossings:
         return lowest
 
 
-def crossings(stop: Stopping, flow: Flow, t: Times, x: State) -> Crossings | None:
+def crossings(stop: Stopping, noisy: bool, t: Times, x: State) -> Crossings | None:
     """The events among the conditions of a solve that begins at (t, x); None if there is none."""
     events = [watcher for watcher in stop.watchers if watcher.has_root]
-    noisy = flow.structure.noise is not None
     return Crossings(events, t, x, noisy) if events else None
 
 

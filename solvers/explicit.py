@@ -62,6 +62,8 @@ class WeightedSum:
     def __call__(self, x: State | None, h: float | Tensor, ks: Sequence[State]) -> State:
         """Add the sum to a state; see :func:`combine`."""
         scale = h * self._largest
+        if len(ks[0]) == 1:
+            return (self._part(None if x is None else x[0], scale, ks, 0),)
         return tuple(
             self._part(None if x is None else x[part], scale, ks, part)
             for part in range(len(ks[0]))

@@ -102,7 +102,7 @@ class Loop:
         self.crossings: Crossings | None = None
         if self.stop is not None:
             self.stop.begin(self.flow, self.rows, self.stepper, accuracy)
-            self.crossings = crossings(self.stop, self.flow, self._graph_times(), x)
+            self.crossings = crossings(self.stop, self.stepper.stochastic, self._graph_times(), x)
 
     def _advance(self) -> None:
         self.fx = self.flow(self.t, self.x)

@@ -13,6 +13,10 @@ from solvers.groups import Groups, Matrix
 from solvers.problem import Operator
 
 ONE = Groups()
+
+CLOSE = 1e3
+"""Units of rounding within which two inner products count as equal."""
+
 Field = Callable[[Tensor], Tensor]
 
 
@@ -65,14 +69,15 @@ class Recorded:
 
     ``J^T g`` is a backward pass. It is linear in g, so that ``J v`` is the backward pass of that
     backward pass: ``v -> d<J^T u, v>/du``, whatever u is. The second recording is made when the
-    first ``J v`` is asked for. A field that can be differentiated once only, or not at all,
-    gets differences ``(f(y + e v) - f(y)) / e`` instead.
+    first ``J v`` is asked for. Fields that autograd does not see through, or not twice (see
+    `twice_differentiable`), get differences ``(f(y + e v) - f(y)) / e`` instead.
 
     Args:
         field: maps a matrix to one of the same shape.
         point: where.
         count: called for every pass through the field.
         groups: the graphs; differences are taken with a step of their own for each.
+        differences: whether to take differences at once.
 
     Source:
         Townsend, A new trick for calculating Jacobian vector products (2017).
@@ -91,7 +96,13 @@ class Recorded:
     separate = False
 
     def __init__(
-        self, field: Field, point: Matrix, count: Callable[[], None], groups: Groups = ONE
+        self,
+        field: Field,
+        point: Matrix,
+        count: Callable[[], None],
+        groups: Groups = ONE,
+        *,
+        differences: bool = False,
     ) -> None:
         self._field, self._count, self._groups = field, count, groups
         with torch.enable_grad():
@@ -102,7 +113,7 @@ class Recorded:
         self._once: Tensor | None = None
         self._again: Tensor | None = None
         self.adjoint = self._recorded.requires_grad
-        self._differences = not self.adjoint
+        self._differences = differences or not self.adjoint
 
     @classmethod
     def of(cls, at: Matrix, recorded: Matrix, count: Callable[[], None]) -> Recorded:
@@ -126,12 +137,18 @@ class Recorded:
 
     def times(self, v: Matrix) -> Matrix:
         """Return ``J v``: one pass through the doubled recording, or one difference."""
-        if not self._differences:
-            try:
-                return self._push(v)
-            except (RuntimeError, NotImplementedError):
-                # Some part of the field has no second derivative.
-                self._differences = True
+        if self._differences:
+            return self._difference(v)
+        if self._once is None:
+            with torch.enable_grad():
+                self._again = torch.zeros_like(self._recorded, requires_grad=True)
+                self._once = self._pull(self._recorded, self._at, self._again, again=True)
+            self._count()
+        assert self._again is not None
+        self._count()
+        return self._pull(self._once, self._again, v)
+
+    def _difference(self, v: Matrix) -> Matrix:
         self._count()
         with torch.no_grad():
             at, groups = self._at.detach(), self._groups
@@ -139,17 +156,6 @@ class Recorded:
             ratio = torch.where(length > 0, (1.0 + size) / length, 1.0)
             step = groups.spread(torch.finfo(v.dtype).eps ** 0.5 * ratio, v)
             return (self._field(at + step * v) - self.value) / step
-
-    def _push(self, v: Matrix) -> Matrix:
-        if self._once is None:
-            with torch.enable_grad():
-                self._again = torch.zeros_like(self._recorded, requires_grad=True)
-                self._once = self._pull(self._recorded, self._at, self._again, again=True)
-            self._count()
-        assert self._again is not None
-        pushed = self._pull(self._once, self._again, v)
-        self._count()
-        return pushed
 
     @staticmethod
     def _pull(value: Tensor, at: Tensor, g: Tensor, *, again: bool = False) -> Tensor:
@@ -241,9 +247,42 @@ def looks_symmetric(jacobian: Jacobian, groups: Groups) -> Bool[Tensor, " graphs
     like = jacobian.value
     if not jacobian.adjoint:
         return torch.zeros(groups.num_graphs, dtype=torch.bool, device=like.device)
-    generator = torch.Generator().manual_seed(0)
-    v, w = torch.randn(2, *like.shape, generator=generator, dtype=torch.float64).to(like)
+    v, w = _pair(like)
     Jv, Jw = jacobian.transposed(v), jacobian.transposed(w)
     gap = (groups.dot(Jv, w) - groups.dot(v, Jw)).abs()
     size = (groups.dot(Jv, Jv) * groups.dot(w, w)).sqrt()
-    return (gap <= 1e3 * torch.finfo(like.dtype).eps * size)[:, 0]
+    return (gap <= CLOSE * torch.finfo(like.dtype).eps * size)[:, 0]
+
+
+def twice_differentiable(jacobian: Jacobian, groups: Groups) -> bool:
+    """Test whether ``<J v, w> = <v, J^T w>`` for one random pair.
+
+    It fails where a part of the field is marked as differentiable once: torch then leaves that
+    part out of ``J v`` without a word, or raises.
+
+    Args:
+        jacobian: J.
+        groups: the graphs.
+
+    Example:
+        >>> twice_differentiable(Recorded(torch.sin, torch.ones(2, 1), lambda: None), Groups())
+        True
+    """
+    like = jacobian.value
+    if not jacobian.adjoint:
+        return False
+    v, w = _pair(like)
+    Jw = jacobian.transposed(w)
+    try:
+        Jv = jacobian.times(v)
+    except (RuntimeError, NotImplementedError):
+        return False
+    gap = (groups.dot(Jv, w) - groups.dot(v, Jw)).abs().sum()
+    size = (groups.dot(Jw, Jw) * groups.dot(v, v)).sqrt().sum()
+    return bool(gap <= CLOSE * torch.finfo(like.dtype).eps * size)
+
+
+def _pair(like: Matrix) -> tuple[Matrix, Matrix]:
+    generator = torch.Generator().manual_seed(0)
+    v, w = torch.randn(2, *like.shape, generator=generator, dtype=torch.float64).to(like)
+    return v, w

@@ -27,6 +27,7 @@ class MatrixField:
         f: the field inside the step.
         layout: how states are laid out.
         groups: the graphs.
+        differences: whether the Jacobian has to be taken by differences.
 
     Example:
         >>> import numpy as np
@@ -39,8 +40,11 @@ class MatrixField:
         [2.0, 3.0]
     """
 
-    def __init__(self, f: Stages, layout: Layout, groups: Groups) -> None:
+    def __init__(
+        self, f: Stages, layout: Layout, groups: Groups, *, differences: bool = False
+    ) -> None:
         self._f, self._layout, self._groups = f, layout, groups
+        self._differences = differences
 
     @property
     def linear(self) -> bool:
@@ -70,7 +74,13 @@ class MatrixField:
         """The Jacobian there, with the value."""
         time, layout, known = self._time(c), self._layout, self._f.flow.structure
         if not self.splits:
-            return Recorded(lambda y: self._at(time, y), y, self._count, self._groups)
+            return Recorded(
+                lambda y: self._at(time, y),
+                y,
+                self._count,
+                self._groups,
+                differences=self._differences,
+            )
         assert known.operator is not None
         rest, source = known.rest, None
         if known.source is not None:

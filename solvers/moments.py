@@ -13,7 +13,8 @@ from torch import Tensor
 
 from solvers.chebyshev import numbers
 from solvers.energy_coefficients import energy_and_decay
-from solvers.inner import dots, inner
+from solvers.inner import inner
+from solvers.lines import dots
 from solvers.problem import Operator
 from solvers.products import products
 from solvers.rooms import Room, rooms

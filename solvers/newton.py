@@ -13,7 +13,7 @@ from solvers.groups import Groups, Matrix
 from solvers.jacobian import Jacobian
 from solvers.resolvent import Resolvent
 
-LIMIT = 10
+LIMIT = 20
 """Most iterations of one stage."""
 
 SLOW = 0.2
@@ -166,8 +166,8 @@ class Newton:
             astray, active = astray & ~again, active & ~self.lost
             y, again = groups.select(astray, safe, y), again | astray
             renew = active & known & (self.rate > SLOW)
-            # Where the iteration begins again there is nothing to compare with.
-            last = torch.where(astray, torch.nan, size)
+            # Corrections from different Jacobians do not compare.
+            last = torch.where(renew, torch.nan, size)
         else:
             self._give_up(active, size)
         return groups.select(self.lost, safe, y)

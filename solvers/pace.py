@@ -88,7 +88,7 @@ class Adaptive:
             return error_ratio(step.error, scale, rows).cpu().numpy()
 
     def _scaled(self, error: State, x: State, new: State) -> State:
-        """|error| / (atol + rtol max(|x|, |new|)) in buffers that are used again.
+        """Error / (atol + rtol max(|x|, |new|)) in buffers that are used again.
 
         Fresh memory for every step would cost as much as the arithmetic.
         """
@@ -99,7 +99,8 @@ class Adaptive:
         for e, before, after, (scale, work) in zip(error, x, new, self._work, strict=True):
             torch.maximum(torch.abs(before, out=work), torch.abs(after, out=scale), out=scale)
             scale.mul_(self.rtol).add_(max(self.atol, torch.finfo(scale.dtype).tiny))
-            scaled.append(torch.abs(e, out=work).div_(scale))
+            # The sign of a real error does not matter to its square.
+            scaled.append(torch.div(e if e.dtype is work.dtype else e.abs(), scale, out=work))
         return tuple(scaled)
 
     def _deviation_scale(self, x: State, new: State, rows: Rows) -> State:
@@ -127,9 +128,10 @@ class Adaptive:
         """Accept or reject the steps of sizes h per clock, and choose the next sizes."""
         accepted: np.ndarray = ratio <= 1.0
         size = h * self.control.factor(ratio, order, self._history)
-        if (h < self._h).any():
+        cut = accepted & (h < self._h)
+        if cut.any():
             # A step cut short to land on a saved time says little about the next one.
-            size = np.where(accepted, np.maximum(size, self._h), size)
+            size = np.where(cut, np.maximum(size, self._h), size)
         if going.all():
             self._h = size
             return accepted

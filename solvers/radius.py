@@ -11,7 +11,7 @@ from solvers.explicit import combine
 from solvers.flow import Flow
 from solvers.legendre import reach, room, stages
 from solvers.rows import Rows, State
-from solvers.spectrum import Jacobian, norm, ritz, scattered
+from solvers.spectrum import MOST, Jacobian, norm, ritz, scattered
 
 REFRESH = 25
 """Accepted steps for which an estimate is trusted, as in RKC and ROCK."""
@@ -21,6 +21,10 @@ SAFETY = 1.05
 
 WORTH = 9
 """A bound is taken as it is until it asks for this many stages: then a product pays."""
+
+FEW, GENEROUS, FIRST = 4, 1.4, 5
+"""The first estimate takes this many products and this factor: enough for steps of 3 stages. It is
+made anew before the first step that asks for 5."""
 
 
 def enclosure(
@@ -87,8 +91,9 @@ class Radius:
     """The spectral radius per clock along one solve, looked at seldom.
 
     Where the structure encloses a real spectrum, that bound is taken until it asks for 9 stages;
-    otherwise, and from then on, Arnoldi's method estimates it (and the bound caps it): at most 12
-    evaluations at first, about 2 to 4 when the last vector is the start. Estimates are refreshed
+    otherwise, and from then on, Arnoldi's method estimates it and the bound caps it: roughly, with
+    4 evaluations, while 3 stages do; with at most 12 when more are needed, and with 2 to 4 when
+    the last vector is the start. Estimates are refreshed
     after 25 accepted steps and after rejections; then the rejected error, which holds what
     exploded, is part of the start. All evaluations count in ``flow.nfe``.
 
@@ -117,6 +122,7 @@ class Radius:
         self._given = known is not None
         self._constant = flow.structure.operator is not None and flow.structure.rest is None
         self._age = np.zeros(clocks, dtype=int)
+        self._until = np.full(clocks, WORTH)
         self._rough, self._doubtful = np.zeros(clocks, bool), np.zeros(clocks, bool)
         self._vector: State | None = None
         self._error: State | None = None
@@ -138,19 +144,26 @@ class Radius:
             self.radius = np.where(clocks, np.nan, self.radius)
 
     def update(
-        self, t: Float[np.ndarray, " clocks"], h: Float[np.ndarray, " clocks"], x: State, fx: State
+        self,
+        t: Float[np.ndarray, " clocks"],
+        h: Float[np.ndarray, " clocks"],
+        x: State,
+        fx: State,
+        *,
+        thorough: bool = False,
     ) -> None:
         """Look again where that is due, before steps of signed sizes ``h``."""
         if self._given:
             return
         old = (self._age >= REFRESH) & (not self._constant)
         with np.errstate(invalid="ignore"):
-            outgrown = self._rough & (stages(np.abs(h) * np.nan_to_num(self.radius)) >= WORTH)
+            needed = stages(np.abs(h) * np.nan_to_num(self.radius))
+        outgrown = self._rough & (needed >= self._until)
         due = (h != 0) & (np.isnan(self.radius) | old | outgrown | self._doubtful)
         if due.any():
             counted = self.flow.nfe
             with torch.no_grad():
-                self._look(t, h, x, fx, due)
+                self._look(t, h, x, fx, due, thorough)
             self.spent += self.flow.nfe - counted
 
     def _look(
@@ -160,33 +173,50 @@ class Radius:
         x: State,
         fx: State,
         due: Bool[np.ndarray, " clocks"],
+        thorough: bool,
     ) -> None:
         ends = enclosure(self.flow, t, x)
         cap = np.full(len(h), np.inf)
         if ends is not None:
             cap = np.maximum(np.abs(ends[0]), np.abs(ends[1]))
+            self.growth = np.maximum(np.maximum(np.sign(h) * ends[0], np.sign(h) * ends[1]), 0.0)
         with np.errstate(invalid="ignore"):
             enough = due & np.isfinite(cap) & (np.abs(h) * cap <= reach(WORTH - 2))
         self._rough = np.where(due, enough, self._rough)
+        self._until = np.where(enough, WORTH, FIRST)
         self.radius = np.where(enough, cap, self.radius)
         self._age = np.where(due, 0, self._age)
+        jacobian = Jacobian(self.flow, t, x, fx)
         open_ = due & ~enough
-        if not open_.any():
-            return
-        found = ritz(Jacobian(self.flow, t, x, fx), self._start(x), wanted=open_)
-        self.radius = np.where(
-            open_, np.minimum(SAFETY * (found.radius + found.residual), cap), self.radius
-        )
+        first = open_ & np.isnan(self.radius) & (not thorough)
+        if first.any():
+            self._estimate(jacobian, h, first, cap, FEW, GENEROUS)
+            self._rough |= first & (stages(np.abs(h) * self.radius) < FIRST)
+            open_ &= ~self._rough
+        if open_.any():
+            self._estimate(jacobian, h, open_, cap, MOST, SAFETY)
+
+    def _estimate(
+        self,
+        jacobian: Jacobian,
+        h: Float[np.ndarray, " clocks"],
+        clocks: Bool[np.ndarray, " clocks"],
+        cap: Float[np.ndarray, " clocks"],
+        products: int,
+        safety: float,
+    ) -> None:
+        found = ritz(jacobian, self._start(jacobian.x), products, clocks)
+        estimate = np.minimum(safety * (found.radius + found.residual), cap)
+        self.radius = np.where(clocks, estimate, self.radius)
         old = found.vector if self._vector is None else self._vector
-        self._vector = self.flow.clocks.select(open_, found.vector, old)
-        for c in np.flatnonzero(open_):
+        self._vector = self.flow.clocks.select(clocks, found.vector, old)
+        for c in np.flatnonzero(clocks & np.isinf(cap)):
             values = found.values[c][~np.isnan(found.values[c])]
             values = np.sign(h[c]) * values.real + 1j * values.imag
-            self.growth[c] = max(values.real.max(initial=0.0), 0.0)
-            if ends is None:
-                self.outliers[c] = values.imag.max(initial=0.0)
-                self.longest[c], spare = room(values, self.radius[c])
-                self.radius[c] *= spare
+            self.growth[c] = values.real.max(initial=0.0)
+            self.outliers[c] = values.imag.max(initial=0.0)
+            self.longest[c], spare = room(values, self.radius[c])
+            self.radius[c] *= spare
 
     def _start(self, x: State) -> State:
         """Where the last estimate ended, a little of everything, and what just exploded."""
@@ -203,5 +233,7 @@ class Radius:
 def _mixed(rows: Rows, v: State, w: State, share: float) -> State:
     """``v/|v| + share w/|w|``, clock by clock."""
     one, other = (norm(rows, state) for state in (v, w))
+    # Where there is no v yet, w stands alone.
+    one = np.where(one > 0, one, 1.0)
     by = np.divide(one, other, out=np.ones_like(one), where=other > 0) * share
     return combine(v, rows.spread(by, v[0]), (1.0,), (w,))

@@ -96,6 +96,8 @@ def advance(loop: Loop, x: State, leaves: Sequence[Tensor], grad: str) -> Soluti
     with torch.no_grad():
         run = loop.run(x)
         stacked, last = run.tape.stacked(x)
+    # What watched the run has seen it all; the way back would hold it until it is over.
+    loop.monitors = ()
     if grad in ROUTES:
         flat = ROUTES[grad].apply(loop, (stacked, last), len(x), *x, *leaves)
         stacked, last = tuple(flat[: len(x)]), tuple(flat[len(x) :])

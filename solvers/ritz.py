@@ -1,4 +1,4 @@
-"""What a column knows of its solution from a basis: a bound of the error, and how far it is good."""
+"""What a column knows of its solution from a basis: how far off it is, and how far it is good."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ class Ritz:
         T = np.diag(np.where(ended, top, diagonal))
         T += np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)
         values, vectors = np.linalg.eigh(T)
-        return cls(values, vectors, size, float(beside[-1]), top)
+        # What lies beyond the top does so by rounding.
+        return cls(np.minimum(values, top), vectors, size, float(beside[-1]), top)
 
     def coefficients(self, t: Float[np.ndarray, " times"]) -> Float[np.ndarray, "times basis"]:
         """Return how much of every basis vector there is at each time."""

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from solvers.columns import buffers, fitted, pieces
-from solvers.inner import lines
+from solvers.lines import lines
 
 
 class Room:
@@ -21,7 +21,7 @@ class Room:
         columns: as given.
         first: as given.
         second: as given.
-        lines: both buffers as :func:`~solvers.inner.lines`.
+        lines: both buffers as :func:`~solvers.lines.lines`.
 
     Example:
         >>> import torch

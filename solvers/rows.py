@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from solvers.lines import dots, lines
+
 State = tuple[Tensor, ...]
 """What every solver advances: the parts of a state, sharing their leading axis in a batch."""
 
@@ -72,8 +74,9 @@ class Rows:
         """Average |entry|^2 over all entries of each graph.
 
         ``m_g = sum_parts sum_{i in g} |x_i|^2 / number of entries``; moduli for complex parts.
-        Each row is reduced in its own precision and rows are added in float64: relative error
-        below 1e-6 for float32 without a float64 copy of the state.
+        Each row, or of one graph each line of a few hundred entries, is reduced in its own
+        precision, and these are added in float64: relative error below 5e-6 for float32 without
+        a float64 copy of the state.
 
         Args:
             parts: real or complex tensors, ``[rows, ...]`` each.
@@ -85,9 +88,11 @@ class Rows:
             >>> Rows().mean_square((torch.tensor([[3.0, 4.0]]), torch.tensor([1j]))).item()
             8.666666666666666
         """
-        squares = self._per_graph([_row_norms(part).double().square() for part in parts])
         if self._nodes is None:
-            return squares / max(sum(part.numel() for part in parts), 1)
+            total = [_squares(part) for part in parts]
+            count = max(sum(part.numel() for part in parts), 1)
+            return (total[0] if len(total) == 1 else torch.stack(total).sum(0)) / count
+        squares = self._per_graph([_row_norms(part).double().square() for part in parts])
         width = sum(part.shape[1:].numel() for part in parts)
         return squares / (self._nodes * width).clamp(min=1)
 
@@ -167,6 +172,13 @@ def _check_batch(batch: Tensor, num_graphs: int) -> None:
 
 def _matrix(part: Tensor) -> Tensor:
     return part.flatten(1) if part.dim() > 1 else part.reshape(-1, 1)
+
+
+def _squares(part: Tensor) -> Float[Tensor, " one"]:
+    """The sum of |entry|^2, float64."""
+    real = torch.view_as_real(part.resolve_conj()) if part.is_complex() else part
+    entries = lines(real.contiguous())
+    return dots(entries, entries).sum(0, True, dtype=torch.float64)
 
 
 def _row_norms(part: Tensor) -> Tensor:

@@ -171,7 +171,7 @@ class Switching(Stepper):
         """Look at the spectrum, and change where rkl2 still pays."""
         radius = self.stiff.radius
         radius.forget(sure)
-        radius.update(f.t, np.where(sure, f.h, 0.0), x, fx)
+        radius.update(f.t, np.where(sure, f.h, 0.0), x, fx, thorough=True)
         size, rho = np.abs(f.h), radius.radius
         with np.errstate(invalid="ignore"):
             h = np.fmin(self.detector.wish, np.fmin(radius.longest, LONGEST / rho))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neuralpde import Graph, SolveFailed, Trajectory, catalogue, solve
 from neuralpde.fields import Field
+from solvers.control import PI
 from solvers.failure import LINEAR_SOLVE_FAILED, NEWTON_FAILED
 from solvers.flow import Flow
 from solvers.integrate import Loop
@@ -130,7 +131,7 @@ def test_max_steps_counts_tries() -> None:
 
 
 def test_steps_that_shrink_to_nothing_still_end_with_a_count() -> None:
-    result = run(Scripted(0.9, 0.9, 1.0), [0.0, 1.0], max_steps=7500)
+    result = run(Scripted(0.9, 0.9, 1.0), [0.0, 1.0], max_steps=7200)
     assert result.status == ["max_steps"]
     assert "more are needed" in result.messages[0]
 
@@ -260,6 +261,18 @@ def test_one_graph_that_fails_does_not_hold_up_the_others() -> None:
     assert done, "the failing graph goes on alone, and the others take steps of no length"
 
 
+def test_a_graph_that_lands_changes_no_step_of_the_others() -> None:
+    # The first graph's last steps are cut short while the others' have to shrink.
+    together, alone = (Scripted(0.0, 0.0, 0.0, 0.95, 0.99, 0.5) for _ in range(2))
+    together.control = alone.control = PI()
+    three(together, torch.tensor([[0.0] * 3, [0.013, 0.1, 0.1]], dtype=torch.float64))
+    x0 = torch.zeros(4, 1, dtype=torch.float64)
+    solve(Clock(), x0, 0.1, catalogue.path(4), solver=alone, rtol=1e-9, atol=TOL)
+    sizes = column(alone.log.sizes)
+    assert min(sizes[4:6]) < sizes[3]
+    assert [row[1] for row in together.log.sizes] == pytest.approx(sizes, rel=1e-12)
+
+
 def test_trouble_belongs_to_its_clock() -> None:
     traj = three(Stumbling(np.inf, 0.0, 0.3))
     assert traj.status == ("done", NEWTON_FAILED, "done")
@@ -315,7 +328,7 @@ def test_gradients_take_the_accepted_steps_again_with_their_plans() -> None:
 
     found = []
     for grad in ("tape", "replay"):
-        stub, growing = Scripted(0.5, 4.0, 0.5, 1e3, 0.8), Growing()
+        stub, growing = Scripted(0.5, 4.0, 0.5, 1e3, 0.3), Growing()
         traj = solve(
             growing, torch.ones(2).double(), 2.0, solver=stub, rtol=1e-12, atol=TOL, grad=grad
         )

@@ -1,154 +1,26 @@
-"""Phi functions of operators, and the exponential Runge-Kutta method that is made of them."""
+"""The exponential Runge-Kutta method of Cox and Matthews."""
 
 import math
 from collections.abc import Callable
 
-import mpmath
 import numpy as np
 import pytest
 import torch
+from modes import DOUBLE, dense, directed
 from scipy.integrate import solve_ivp
-from strategies import quietly
+from split import Forced, slope
 from torch import Tensor
 
 from neuralpde import Graph, catalogue, solve
-from neuralpde.fields import Diffusion, Field, Heat, Reaction
-from neuralpde.operators import SparseOperator, products
+from neuralpde.fields import Field, Heat, Reaction
+from neuralpde.operators import SparseOperator
 from solvers.flow import Flow
 from solvers.methods import stepper
-from solvers.phi import Functions, phi
 from solvers.rows import Rows
 from solvers.stepper import Accuracy, Step
 from solvers.structure import Structure
 
-DOUBLE, SINGLE = torch.float64, torch.float32
-EPS = torch.finfo(DOUBLE).eps
-
-
-class Forced(Reaction):
-    """x - x^3 + 0.3 sin 3t, on top of whatever it is added to."""
-
-    def rest(self, t: Tensor, x: Tensor) -> Tensor:
-        return x - x**3 + 0.3 * torch.sin(3 * t)
-
-
-def forced() -> Forced:
-    return Forced([0.0])
-
-
-def chosen(k: int, w: float) -> mpmath.mpf:
-    w = mpmath.mpf(w)
-    if w == 0:
-        return mpmath.mpf(1) / mpmath.factorial(k)
-    return (mpmath.exp(w), mpmath.expm1(w) / w, (mpmath.expm1(w) - w) / w**2)[k]
-
-
-def dense(A: SparseOperator, k: int, h: float, x: Tensor) -> Tensor:
-    """phi_k(h A) x by the eigenvectors of the symmetrised matrix, phi from mpmath."""
-    root = torch.ones(A.num_nodes, 1) if A.metric is None else A.metric.sqrt().unsqueeze(1)
-    matrix = root * A.to_dense().double() / root.T
-    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    with mpmath.workdps(40):
-        f = torch.tensor([float(chosen(k, h * w)) for w in values.tolist()], dtype=DOUBLE)
-    return vectors @ (f.unsqueeze(1) * (vectors.T @ (root * x))) / root
-
-
-@pytest.mark.parametrize("k", [0, 1, 2])
-def test_phi_is_right_to_rounding_near_zero_and_far_away(k: int) -> None:
-    size = np.logspace(-12, 4, 200)
-    w = np.concatenate([[0.0], -size, size[size < 500], [-0.999999, -1.0, 0.999999, 1.0]])
-    with mpmath.workdps(60):
-        exact = [chosen(k, value) for value in w.tolist()]
-        off = [abs(mpmath.mpf(a) - b) for a, b in zip(phi(k, w).tolist(), exact, strict=True)]
-        wrong = [e > 4 * EPS * abs(b) + 1e-300 for e, b in zip(off, exact, strict=True)]
-    assert not any(wrong)
-    assert np.isfinite(phi(k, np.array([-1e300]))).all()
-
-
-@pytest.mark.parametrize("norm", ["comb", "sym", "rw"])
-@pytest.mark.parametrize("reach", [1e-6, 1.0, 1e2, 1e4])
-def test_the_bound_holds_whatever_the_step(norm: str, reach: float) -> None:
-    graph = catalogue.lollipop(12, 25)
-    A = -graph.laplacian(norm, dtype=DOUBLE)
-    functions, x = Functions(A), torch.randn(37, 2, dtype=DOUBLE)
-    h = np.array([-reach / A.spectrum()[0].item()])
-    for k in (0, 1, 2):
-        exact = dense(A, k, float(h[0]), x)
-        for tail in (1e-2, 1e-4, 1e-8, 1e-12):
-            degrees = functions.degrees(k, h, np.array([tail]))
-            (found,) = functions(x, h, [(k, degrees)])
-            off = functions.norms(found - exact) / functions.norms(x)
-            assert off <= tail + 40 * EPS
-            # It is no gift: a few degrees less break the bound.
-            if tail == 1e-8 and degrees[0] > 20:
-                (less,) = functions(x, h, [(k, degrees // 2)])
-                assert functions.norms(less - exact) > tail * functions.norms(x)
-
-
-def test_the_degree_grows_with_the_root_of_the_step() -> None:
-    functions = Functions(-catalogue.path(5).laplacian("sym", dtype=DOUBLE))
-    tail, h = np.array([1e-6]), np.array([1e2])
-    for k in (0, 1, 2):
-        small, large = (functions.degrees(k, scale * h, tail)[0] for scale in (1.0, 100.0))
-        assert 7 < large / small < 11
-        # sqrt(h Lambda log(2 / tail)), Lambda = 2.
-        assert large < math.sqrt(2e4 * math.log(2 / 1e-6))
-
-
-def test_several_functions_share_the_products() -> None:
-    A = -catalogue.grid(5, 6).laplacian("comb", dtype=DOUBLE)
-    functions, h, x = Functions(A), np.array([3.0]), torch.randn(30, 2, dtype=DOUBLE)
-    wanted = [(k, functions.degrees(k, h, np.array([1e-9]))) for k in (0, 1, 2)]
-    before = products.total
-    found = functions(x, h, wanted)
-    assert products.total - before == max(int(degrees[0]) for _, degrees in wanted)
-    for (k, _), y in zip(wanted, found, strict=True):
-        assert torch.allclose(y, dense(A, k, 3.0, x), rtol=0, atol=1e-8)
-
-
-def directed(nodes: int = 9) -> Graph:
-    generator = np.random.default_rng(0)
-    arcs = np.argwhere(generator.random((nodes, nodes)) < 0.4)
-    return quietly(torch.tensor(arcs.T), nodes)
-
-
-@pytest.mark.parametrize("h", [0.0, 1e-9, 0.3, 40.0, 2000.0])
-def test_generators_and_walks_go_by_uniformisation_with_positive_weights(h: float) -> None:
-    graph = directed()
-    walk = graph.adjacency("row", self_loops=1.0, dtype=DOUBLE)
-    x = torch.rand(9, 2, dtype=DOUBLE)
-    for A in (-graph.laplacian("rw", dtype=DOUBLE), walk):
-        if A is walk and h > 100:
-            continue
-        functions = Functions(A)
-        for k in (0, 1, 2):
-            degrees = functions.degrees(k, np.array([h]), np.array([1e-10]))
-            (found,) = functions(x, np.array([h]), [(k, degrees)])
-            with mpmath.workdps(30):
-                # phi_k of the matrix stands in the corner of an exponential.
-                n = 9
-                large = mpmath.zeros((k + 1) * n)
-                large[:n, :n] = h * mpmath.matrix(A.to_dense().tolist())
-                for block in range(k):
-                    for i in range(n):
-                        large[block * n + i, (block + 1) * n + i] = 1
-                corner = mpmath.expm(large)[:n, k * n : (k + 1) * n]
-                exact = torch.tensor((corner * mpmath.matrix(x.tolist())).tolist(), dtype=DOUBLE)
-            grown = math.exp(h) if A is walk else 1.0
-            assert (found - exact).abs().max() <= 2e-10 * grown * x.max()
-            assert (found >= 0).all()
-
-
-def test_operators_without_functions_are_refused_with_an_alternative() -> None:
-    class Twisted(Diffusion):
-        pass
-
-    field = Twisted(lambda graph, x0: graph.adjacency("none")) + Reaction.allen_cahn()
-    with pytest.raises(ValueError, match=r"undirected.*tsit5.*rkl2"):
-        solve(field, torch.randn(9, 1, dtype=DOUBLE), 1.0, directed(), solver="etdrk2")
-
-
-# ---------------------------------------------------------------------------------------- etdrk2
+SINGLE = torch.float32
 
 
 def reference(graph: Graph, x0: Tensor, t: float, scale: float = 1.0) -> Tensor:
@@ -166,18 +38,26 @@ def reference(graph: Graph, x0: Tensor, t: float, scale: float = 1.0) -> Tensor:
     return torch.from_numpy(solution.y[:, -1].reshape(shape))
 
 
-def slope(steps: list[int], error: Callable[[int], float]) -> float:
-    """Order by least squares over the halvings."""
-    errors = [error(n) for n in steps]
-    return float(-np.polyfit(np.log(steps), np.log(errors), 1)[0])
-
-
 def one_step(solver: str, A: SparseOperator, x: Tensor, h: float, rest: Callable) -> Step:
     structure = Structure(A, None, lambda t, y: (rest(t, y[0]),))
     flow = Flow(lambda t, y: (A @ y[0] + rest(t, y[0]),), Rows(), x, structure)
     method = stepper(solver).begin(flow, Rows(), Accuracy())
     f = flow.stages(np.array([0.0]), np.array([h]))
     return method.step(f, h, (x,), (x,), plan=method.plan(f, (x,), (x,)))
+
+
+class Lag(Field):
+    """-rate (x - cos t) - sin t, solved by cos t: stiff, and depends on time."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def prepare(self, graph: Graph, x0: Tensor) -> None:
+        self.operator = (graph.adjacency("none", dtype=x0.dtype) * 0.0).shifted(1.0, -self.rate)
+
+    def rest(self, t: Tensor, x: Tensor) -> Tensor:
+        return (self.rate * torch.cos(t) - torch.sin(t)).expand_as(x)
 
 
 def test_the_step_is_the_formula_of_cox_and_matthews() -> None:
@@ -201,24 +81,10 @@ def test_order_two_is_seen_on_forced_allen_cahn() -> None:
     exact, steps = reference(graph, x0, 2.0), [20, 40, 80, 160, 320]
 
     def error(n: int) -> float:
-        traj = solve(Heat() + forced(), x0, 2.0, graph, solver="etdrk2", steps=n)
+        traj = solve(Heat() + Forced(), x0, 2.0, graph, solver="etdrk2", steps=n)
         return float((traj.final - exact).norm())
 
     assert slope(steps, error) == pytest.approx(2, abs=0.15)
-
-
-class Lag(Field):
-    """-rate (x - cos t) - sin t, solved by cos t: stiff, and depends on time."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def prepare(self, graph: Graph, x0: Tensor) -> None:
-        self.operator = (graph.adjacency("none", dtype=x0.dtype) * 0.0).shifted(1.0, -self.rate)
-
-    def rest(self, t: Tensor, x: Tensor) -> Tensor:
-        return (self.rate * torch.cos(t) - torch.sin(t)).expand_as(x)
 
 
 @pytest.mark.parametrize("rate", [1.0, 50.0, 5e3, 1e6])
@@ -280,7 +146,7 @@ def test_gradients_near_rest_are_those_of_the_flow(grad: str) -> None:
 def test_the_tolerance_is_met_on_a_stiff_problem(rtol: float) -> None:
     graph, x0 = catalogue.lollipop(8, 8), torch.rand(16, 1, dtype=DOUBLE)
     exact = reference(graph, x0, 1.0, scale=100.0)
-    traj = solve(Heat(rate=100.0) + forced(), x0, 1.0, graph, solver="etdrk2", rtol=rtol, atol=rtol)
+    traj = solve(Heat(rate=100.0) + Forced(), x0, 1.0, graph, solver="etdrk2", rtol=rtol, atol=rtol)
     assert (traj.final - exact).norm() <= 5 * rtol * exact.norm()
     # Explicit steps would be limited to 3.3 / 1000, 300 of them.
     if rtol == 1e-3:
@@ -303,7 +169,7 @@ def test_directed_diffusion_with_a_rest_works_through_uniformisation() -> None:
 
 def test_backward_steps_follow_a_mild_field_back() -> None:
     graph, x0 = catalogue.ring(6), torch.randn(6, 1, dtype=DOUBLE)
-    field = Heat(rate=0.1) + forced()
+    field = Heat(rate=0.1) + Forced()
     there = solve(field, x0, 1.0, graph, solver="etdrk2", steps=200).final
     back = solve(field, there, (1.0, 0.0), graph, solver="etdrk2", steps=200).final
     assert torch.allclose(back, x0, rtol=0, atol=1e-4)
@@ -329,7 +195,7 @@ def test_a_field_that_turns_nan_is_reported_and_spares_its_companions() -> None:
 def test_single_precision_agrees_with_double(norm: str) -> None:
     graph = catalogue.lollipop(6, 6)
     x0 = torch.randn(12, 2, dtype=DOUBLE)
-    field = Heat(norm, rate=50.0) + forced()
+    field = Heat(norm, rate=50.0) + Forced()
     for how in ({"steps": 30}, {"rtol": 1e-3}):
         double = solve(field, x0, 2.0, graph, solver="etdrk2", **how)
         single = solve(field, x0.float(), 2.0, graph, solver="etdrk2", **how)

@@ -63,4 +63,4 @@ def test_nonlinear_attention_with_steps_of_its_own(method: str) -> None:
     from neuralpde.fields import GRAND
 
     field = GRAND(2, attention_dim=4, variant="nonlinear").double()
-    assert_alone(field, normal(BATCH.num_nodes, 2), solver=method, rtol=1e-3)
+    assert_alone(field, normal(BATCH.num_nodes, 2), solver=method, rtol=1e-2)

@@ -12,7 +12,7 @@ from torch_geometric.nn import GATv2Conv, GCNConv
 from neuralpde import catalogue
 from neuralpde.operators.product import products
 from solvers.groups import Groups
-from solvers.jacobian import Jacobian, Recorded, Split, looks_symmetric
+from solvers.jacobian import Jacobian, Recorded, Split, looks_symmetric, twice_differentiable
 from solvers.newton import Equations, Newton
 
 F64 = torch.float64
@@ -69,7 +69,7 @@ def test_a_product_with_the_jacobian_costs_one_sparse_product() -> None:
 
 
 def test_an_operator_with_a_pointwise_rest_needs_no_recording() -> None:
-    graph = catalogue.star(4)
+    graph = catalogue.star(5)
     A = graph.laplacian("rw").to(F64) * -2.0
     source, y = normal(5, 2, seed=3), normal(5, 2)
 
@@ -102,9 +102,19 @@ class Once(torch.autograd.Function):
 @pytest.mark.parametrize("f", [Once.apply, lambda y: torch.from_numpy(-(y.detach().numpy() ** 3))])
 def test_differences_stand_in_where_there_is_no_second_derivative(f: Any) -> None:
     y = torch.tensor([[1.0], [2.0], [1e-3], [-3e4], [1e5]], dtype=F64)
-    J = Recorded(f, y, Counter(), THREE)
+    assert not twice_differentiable(Recorded(f, y, Counter(), THREE), THREE)
+    J = Recorded(f, y, Counter(), THREE, differences=True)
     v = torch.tensor([[1.0], [1.0], [1e-9], [1.0], [1e-3]], dtype=F64)
     torch.testing.assert_close(J.times(v), -3 * y**2 * v, rtol=1e-4, atol=1e-8)
+
+
+def test_a_part_that_is_differentiable_once_is_found_out() -> None:
+    # Torch returns the other part alone.
+    y = normal(5, 1)
+    assert not twice_differentiable(
+        Recorded(lambda y: y.sin() + Once.apply(y), y, Counter()), THREE
+    )
+    assert twice_differentiable(Recorded(lambda y: y.sin() - y**3, y, Counter()), THREE)
 
 
 def test_symmetry_is_seen_graph_by_graph() -> None:
@@ -131,7 +141,7 @@ class Roots:
 
 
 def newton(
-    field: Any, weight: float = 1e12, rate: float = 1.0, moving: tuple[bool, ...] = (True,) * 3
+    field: Any, weight: float = 1e10, rate: float = 1.0, moving: tuple[bool, ...] = (True,) * 3
 ) -> Newton:
     rates = torch.full((3,), rate, dtype=F64)
     moves = torch.tensor(moving)
@@ -148,7 +158,7 @@ GUESS = 2 * TARGET
 def test_every_graph_finds_its_root() -> None:
     field = Roots(STIFFNESS)
     found = newton(field).solve(1.0, RIGHT, 2 * TARGET, torch.zeros_like(RIGHT))
-    torch.testing.assert_close(found, TARGET, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(found, TARGET, rtol=0, atol=2e-10)
 
 
 def test_graphs_that_are_done_stand_still() -> None:
@@ -159,7 +169,8 @@ def test_graphs_that_are_done_stand_still() -> None:
         torch.testing.assert_close(loose[rows], solo[rows], rtol=1e-14, atol=1e-15)
         others = [k for k in range(5) if k not in rows]
         assert torch.equal(solo[others], GUESS[others])
-    assert 1e-12 < (loose - TARGET).abs().max() < 1e-2
+    # The tolerance is 1e-2, the error left is an estimate.
+    assert 1e-5 < (loose - TARGET).abs().max() < 3e-2
 
 
 def test_a_linear_stage_takes_one_iteration() -> None:
@@ -192,7 +203,7 @@ def test_a_jacobian_that_is_of_no_use_any_more_is_replaced() -> None:
     assert field.jacobians == 1
     far = 8 * TARGET + STIFFNESS * (8 * TARGET) ** 3
     found = iteration.solve(1.0, far, 6 * TARGET, 6 * TARGET)
-    torch.testing.assert_close(found, 8 * TARGET, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(found, 8 * TARGET, rtol=0, atol=2e-10)
     assert field.jacobians > 1
 
 

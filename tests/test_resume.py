@@ -129,13 +129,16 @@ def test_every_line_may_be_the_last() -> None:
         def rest(self, t: Tensor, x: Tensor) -> Tensor:
             return x
 
-    x0, times = torch.ones(2, 1, dtype=torch.float64, requires_grad=True), torch.linspace(0, 1, 5)
-    options: dict[str, Any] = {"solver": "heun", "steps": 6}
+    x0, times = torch.ones(2, 1, dtype=torch.float64, requires_grad=True), [0.0, 0.5, 1.0]
+    options: dict[str, Any] = {"solver": "heun", "steps": 3}
     whole = solve(Growth(), x0, times, graph, save="steps", **options)
     known = dict(zip(whole.t.tolist(), whole.x[:, 0, 0].tolist(), strict=True))
 
+    lines = 0
+
     def interrupted(after: int) -> Trajectory | None:
         """The trajectory of a solve in which Ctrl-C comes after so many lines."""
+        nonlocal lines
         lines, stepping = 0, False
 
         def trace(frame: FrameType, what: str, _: Any) -> Any:
@@ -158,8 +161,10 @@ def test_every_line_may_be_the_last() -> None:
             sys.settrace(None)
         return None
 
-    found = [traj for after in range(1, 2000, 17) if (traj := interrupted(after)) is not None]
-    assert len(found) > 50
+    assert interrupted(-1) is None
+    # The second of four steps, which saves, and what is left of its neighbours.
+    found = [interrupted(after) for after in range(lines // 5, lines * 3 // 5)]
+    assert len(found) > 100
     for traj in found:
         right = known[float(traj.ended)]
         assert traj.final.flatten().tolist() == pytest.approx([right] * 2, rel=1e-14)
@@ -171,7 +176,7 @@ def test_every_line_may_be_the_last() -> None:
         assert traj.x[reached, 0, 0].tolist() == pytest.approx(expected, rel=1e-14)
         if traj.energy is not None:
             assert len(traj.energy.t) in (traj.stats.accepted, traj.stats.accepted + 1)
-    assert len({float(traj.ended) for traj in found}) > 6
+    assert len({float(traj.ended) for traj in found}) > 2
 
 
 @pytest.mark.parametrize("grad", ["tape", "replay"])

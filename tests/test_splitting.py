@@ -1,4 +1,4 @@
-"""Strang splitting and the implicit-explicit method; what all split methods have in common."""
+"""Strang splitting; what all split methods have in common."""
 
 import math
 from collections.abc import Callable
@@ -6,70 +6,34 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from modes import DOUBLE
 from scipy.integrate import solve_ivp
-from strategies import quietly
+from split import BARBELL, Exchange, Forced, Season, one_step, slope
 from torch import Tensor, nn
 
 from neuralpde import Graph, catalogue, solve
 from neuralpde.fields import Diffusion, Field, Heat, Reaction, Source
 from neuralpde.operators import products
 from solvers.explicit import explicit
-from solvers.failure import SolveFailed
-from solvers.flow import Flow
-from solvers.imex import DELTA, GAMMA, Shifted
-from solvers.methods import stepper
-from solvers.rows import Rows
-from solvers.stepper import Accuracy, Step
-from solvers.structure import Structure
 
-DOUBLE = torch.float64
 SPLIT = ["etdrk2", "strang", "ars222"]
+
+
 every = pytest.mark.parametrize("solver", SPLIT)
+either_way = pytest.mark.parametrize(
+    ("solver", "how"),
+    [
+        *((solver, {"steps": 10}) for solver in SPLIT),
+        *((solver, {"rtol": 2e-3}) for solver in ("etdrk2", "ars222")),
+    ],
+)
 
 
-class Forced(Field):
-    """x - x^3 + 0.3 sin 3t."""
-
-    pointwise = batched_time = True
-
-    def rest(self, t: Tensor, x: Tensor) -> Tensor:
-        return x - x**3 + 0.3 * torch.sin(3 * t)
-
-
-class Season(Field):
-    """c x cos t with c from node to node, so that it does not commute with diffusion."""
-
-    pointwise = True
-
-    def prepare(self, graph: Graph, x0: Tensor) -> None:
-        self.c = torch.linspace(0.5, 1.5, len(x0), dtype=x0.dtype).unsqueeze(1)
-
-    def rest(self, t: Tensor, x: Tensor) -> Tensor:
-        return self.c * x * torch.cos(t)
-
-
-class Exchange(Field):
-    """Keeps the sum over the nodes: the row of a graph's cubic differences."""
-
-    def prepare(self, graph: Graph, x0: Tensor) -> None:
-        self.A = graph.adjacency("none", dtype=x0.dtype).to_dense()
-
-    def rest(self, t: Tensor, x: Tensor) -> Tensor:
-        gap = x.unsqueeze(0) - x.unsqueeze(1)
-        return (self.A.unsqueeze(2) * gap**3).sum(1)
-
-
-BARBELL = catalogue.barbell(4, 4)
 PROBLEMS: dict[str, tuple[Field, Callable[[float, np.ndarray], np.ndarray]]] = {
     "autonomous": (Reaction.allen_cahn(), lambda t, x: x - x**3),
     "forced Allen-Cahn": (Forced(), lambda t, x: x - x**3 + 0.3 * np.sin(3 * t)),
     "season": (Season(), lambda t, x: np.linspace(0.5, 1.5, 12)[:, None] * x * np.cos(t)),
 }
-
-
-def slope(steps: list[int], error: Callable[[int], float]) -> float:
-    errors = [error(n) for n in steps]
-    return float(-np.polyfit(np.log(steps), np.log(errors), 1)[0])
 
 
 @every
@@ -155,116 +119,8 @@ def test_strang_keeps_allen_cahn_between_its_wells() -> None:
     assert traj.final.abs().max() <= 1 + 1e-12
 
 
-def one_step(solver: str, field: Field, graph: Graph, x: Tensor, h: float) -> Step:
-    bound = field.bind(graph, x)
-    structure = Structure(bound.operator, bound.source, lambda t, y: (bound.rest(t, y[0]),))
-    flow = Flow(lambda t, y: (bound(t, y[0]),), Rows(), x, structure)
-    method = stepper(solver).begin(flow, Rows(), Accuracy())
-    return method.step(flow.stages(np.array([0.0]), np.array([h])), h, (x,), (x,))
-
-
-@pytest.mark.parametrize("sourced", [False, True])
-def test_ars222_is_its_tableau(sourced: bool) -> None:
-    graph, h = catalogue.lollipop(5, 4), 0.4
-    x, b = torch.randn(2, 9, 2, dtype=DOUBLE).unbind()
-    field = Heat("rw", rate=3.0) + Forced()
-    step = one_step("ars222", field + Source(b) if sourced else field, graph, x, h)
-    A = -3 * graph.laplacian("rw", dtype=DOUBLE).to_dense()
-    b = b * sourced
-
-    def g(c: float, y: Tensor) -> Tensor:
-        return y - y**3 + 0.3 * math.sin(3 * c * h)
-
-    matrix = torch.eye(9, dtype=DOUBLE) - GAMMA * h * A
-    first = g(0, x)
-    y = torch.linalg.solve(matrix, x + GAMMA * h * (first + b))
-    slope = A @ y + b
-    right = x + h * (DELTA * first + (1 - DELTA) * g(GAMMA, y) + (1 - GAMMA) * slope)
-    exact = torch.linalg.solve(matrix, right + h * GAMMA * b)
-    assert torch.allclose(step.x[0], exact, rtol=0, atol=1e-12)
-    assert step.error is not None
-    assert torch.allclose(step.error[0], exact - x - (y - x) / GAMMA, rtol=0, atol=1e-12)
-
-
-def test_the_tableau_of_ars222_satisfies_the_conditions_of_order_two() -> None:
-    implicit, b_implicit = np.array([[0, 0, 0], [0, GAMMA, 0], [0, 1 - GAMMA, GAMMA]]), None
-    explicit_, b_explicit = np.array([[0, 0, 0], [GAMMA, 0, 0], [DELTA, 1 - DELTA, 0]]), None
-    # Both are stiffly accurate: the last row is the weights.
-    b_implicit, b_explicit = implicit[2], explicit_[2]
-    c = np.array([0, GAMMA, 1])
-    assert np.allclose(implicit.sum(1), c)
-    assert np.allclose(explicit_.sum(1), c)
-    for b in (b_implicit, b_explicit):
-        assert b.sum() == pytest.approx(1, abs=1e-15)
-        assert b @ c == pytest.approx(0.5, abs=1e-15)
-    # L-stable: 1 + z b (I - z A)^-1 1 vanishes far away.
-    z = -1e9
-    far = 1 + z * b_implicit @ np.linalg.solve(np.eye(3) - z * implicit, np.ones(3))
-    assert abs(far) < 1e-8
-
-
-@pytest.mark.parametrize("solver", ["etdrk2", "ars222"])
-@pytest.mark.parametrize("rate", [1.0, 100.0, 1e4])
-def test_the_estimate_is_sound_from_smooth_states(solver: str, rate: float) -> None:
-    graph = catalogue.lollipop(10, 5)
-    L = rate * graph.laplacian("comb", dtype=DOUBLE).to_dense().numpy()
-
-    def right(t: float, x: np.ndarray) -> np.ndarray:
-        return x - x**3 + 0.3 * np.sin(3 * t) - L @ x
-
-    def follow(x: np.ndarray, t: float) -> np.ndarray:
-        how = {"method": "Radau", "rtol": 1e-11, "atol": 1e-13}
-        return solve_ivp(right, (0, t), x, **how).y[:, -1]
-
-    smooth = follow(np.linspace(-1, 2, 15), 0.1)
-    x, estimates, sizes = torch.from_numpy(smooth).unsqueeze(1), [], [0.1, 0.025, 0.00625]
-    for h in sizes:
-        step = one_step(solver, Heat(rate=rate) + Forced(), graph, x, h)
-        assert step.error is not None
-        estimates.append(step.error[0].norm().item())
-        assert estimates[-1] >= np.linalg.norm(step.x[0][:, 0].numpy() - follow(smooth, h))
-    order = np.polyfit(np.log(sizes), np.log(estimates), 1)[0]
-    assert order == pytest.approx(2, abs=0.35)
-
-
-@pytest.mark.parametrize("rtol", [1e-3, 1e-5])
-def test_ars222_meets_its_tolerance_with_few_products(rtol: float) -> None:
-    graph, x0 = catalogue.star(200), torch.randn(200, 2, dtype=DOUBLE)
-    field = Heat() + Reaction.allen_cahn()
-    exact = solve(field, x0, 3.0, graph, solver="dopri8", rtol=1e-11, atol=1e-12).final
-    traj = solve(field, x0, 3.0, graph, solver="ars222", rtol=rtol, atol=rtol)
-    assert (traj.final - exact).norm() <= 10 * rtol * exact.norm()
-    peer = solve(field, x0, 3.0, graph, solver="dopri5", rtol=1e-3, atol=1e-3)
-    if rtol == 1e-3:
-        assert 3 * traj.stats.operator_products < peer.stats.operator_products
-
-
-def test_conjugate_gradients_take_fewer_products_than_the_series_of_the_resolvent() -> None:
-    hub = [(0, i) for i in range(1, 150)] + [(i, i + 1) for i in range(1, 149)]
-    edges = torch.tensor(hub).T
-    graph = Graph(torch.cat([edges, edges.flip(0)], 1), 150)
-    A = -graph.laplacian("comb", dtype=DOUBLE)
-    shifted, b = Shifted(A), torch.randn(150, 3, dtype=DOUBLE)
-    before = products.total
-    shifted.solve(np.array([1.0]), b, 1e-6 * shifted.norms(b))
-    taken = products.total - before
-    # The coefficients of 1 / (1 - s w) on the enclosure fall like rho^-k.
-    root = math.sqrt(1 - A.spectrum()[0].item())
-    rho = (root + 1) / (root - 1)
-    degree = math.log(2 / root / (rho - 1) / 1e-6) / math.log(rho)
-    assert 3 * taken < degree
-
-
-# ------------------------------------------------------------------------ batches and gradients
-
-
-@every
-@pytest.mark.parametrize("how", [{"steps": 6}, {"rtol": 1e-3}])
+@either_way
 def test_a_batch_gives_what_its_graphs_give_alone(solver: str, how: dict[str, float]) -> None:
-    if solver == "strang" and "rtol" in how:
-        with pytest.raises(ValueError, match="takes fixed steps"):
-            solve(Heat() + Forced(), torch.zeros(12, 1), 1.0, BARBELL, solver=solver, **how)
-        return
     graphs = [catalogue.star(30), catalogue.path(4), catalogue.complete(9), catalogue.path(1)]
     batch = Graph.union(graphs)
     x0 = torch.randn(batch.num_nodes, 2, dtype=DOUBLE)
@@ -306,11 +162,8 @@ def test_gradients_of_everything_are_right(solver: str, norm: str) -> None:
     assert torch.autograd.gradcheck(final, inputs, atol=1e-6)
 
 
-@every
-@pytest.mark.parametrize("how", [{"steps": 15}, {"rtol": 3e-3}])
+@either_way
 def test_replay_is_the_tape(solver: str, how: dict[str, float]) -> None:
-    if solver == "strang" and "rtol" in how:
-        return
     graph = Graph.union([catalogue.star(20), catalogue.path(5)])
 
     class Learned(Forced):
@@ -334,7 +187,9 @@ def test_replay_is_the_tape(solver: str, how: dict[str, float]) -> None:
         assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
-# ------------------------------------------------------------------------------------- refusals
+def test_strang_asks_for_a_grid() -> None:
+    with pytest.raises(ValueError, match="takes fixed steps"):
+        solve(Heat() + Forced(), torch.zeros(12, 1), 1.0, BARBELL, solver="strang", rtol=1e-3)
 
 
 @every
@@ -352,28 +207,6 @@ def test_fields_without_two_parts_are_refused_before_any_work(solver: str) -> No
     with pytest.raises(ValueError, match=r"has no rest.*solver='exact'"):
         solve(Heat(), x0, 1.0, BARBELL, solver=solver, steps=5)
     assert not calls
-
-
-def test_ars222_refuses_directed_diffusion_and_names_who_can() -> None:
-    ring = quietly(torch.tensor([[0, 1, 2], [1, 2, 0]]), 3)
-    x0 = torch.rand(3, 1, dtype=DOUBLE)
-    with pytest.raises(ValueError, match=r"self-adjoint.*'etdrk2'.*'trbdf2'.*undirected"):
-        solve(Heat("rw") + Reaction.fisher(), x0, 1.0, ring, solver="ars222", steps=5)
-    for solver in ("etdrk2", "strang"):
-        traj = solve(Heat("rw") + Reaction.fisher(), x0, 1.0, ring, solver=solver, steps=200)
-        exact = solve(Heat("rw") + Reaction.fisher(), x0, 1.0, ring, solver="dopri8", rtol=1e-10)
-        assert torch.allclose(traj.final, exact.final, rtol=0, atol=1e-5)
-
-
-def test_growth_that_makes_the_system_indefinite_is_reported_or_stepped_around() -> None:
-    # The adjacency of a star with 9 leaves has the eigenvalue 3: gamma h 3 < 1 is needed.
-    field = Diffusion(lambda graph, x0: graph.adjacency("none", dtype=DOUBLE)) + Forced()
-    graph, x0 = catalogue.star(10), 0.1 * torch.rand(10, 1, dtype=DOUBLE)
-    with pytest.raises(SolveFailed, match=r"not safely positive definite.*etdrk2"):
-        solve(field, x0, 4.0, graph, solver="ars222", steps=2)
-    exact = solve(field, x0, 4.0, graph, solver="dopri8", rtol=1e-10, atol=1e-10).final
-    traj = solve(field, x0, 4.0, graph, solver="ars222", rtol=1e-5, atol=1e-5)
-    assert torch.allclose(traj.final, exact, rtol=0, atol=1e-3)
 
 
 @every

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.polynomial import Legendre
+from scipy.integrate import solve_ivp
 from scipy.special import eval_legendre
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -45,7 +46,7 @@ def test_a_step_multiplies_each_mode_by_the_legendre_polynomial(s: int) -> None:
     b = (s * s + s - 2) / (2 * s * (s + 1))
     wanted = 1 - b + b * eval_legendre(s, 1 + 4 * z.numpy() / (s * s + s - 2))
     for h in (0.1, 1.0):
-        step = one_step(lambda c, x: (z / h * x[0],), h, torch.ones_like(z), s)
+        step = one_step(lambda c, x, h=h: (z / h * x[0],), h, torch.ones_like(z), s)
         np.testing.assert_allclose(step.x[0].numpy(), wanted, rtol=0, atol=1e-12 * s)
     assert np.abs(wanted[z.numpy() <= 0]).max() <= 1
     assert abs(wanted[0]) < 0.2, "the far end of the interval is damped"
@@ -85,7 +86,7 @@ def test_stages_lie_where_the_state_says_they_do(s: int) -> None:
 @pytest.mark.parametrize("ratio", [1.0, 100.0, 1e4])
 def test_order_two_whatever_the_number_of_stages(ratio: float) -> None:
     """y' = y cos t with a radius of ratio / h, so that s is 3, 15, 141 at every step size."""
-    errors, steps = [], [20, 40, 80, 160, 320]
+    errors, steps = [], [10, 20, 40, 80, 160]
     for n in steps:
         solver = RKL2(radius=ratio * n / 2.0)
         x0 = torch.ones(1, dtype=F64)
@@ -126,21 +127,28 @@ def test_evaluations_are_counted_and_the_last_slope_is_used_again() -> None:
 
 
 def test_errors_stay_proportional_to_the_tolerance() -> None:
-    graph, x0 = catalogue.grid(8, 8), normal(64, 2)
+    graph, x0 = catalogue.grid(5, 5), normal(25, 2)
     reference = solve(allen_cahn(), x0, 4.0, graph, solver="dopri8", rtol=1e-11, atol=1e-12).final
-    for tol in (1e-3, 1e-4, 1e-5, 1e-6):
+    for tol in (1e-3, 1e-4, 1e-5):
         final = solve(allen_cahn(), x0, 4.0, graph, solver="rkl2", rtol=tol, atol=tol).final
         error = float((final - reference).norm() / reference.norm())
         assert 0.1 * tol < error < 12 * tol, (tol, error)
 
 
 def test_stiff_diffusion_costs_the_root_of_what_stability_asks() -> None:
-    graph, x0 = catalogue.star(200), normal(200, 2)
-    cheap = solve(allen_cahn(), x0, 40.0, graph, solver="rkl2", rtol=1e-3, atol=1e-3)
-    dear = solve(allen_cahn(), x0, 40.0, graph, solver="dopri5", rtol=1e-3, atol=1e-3)
-    assert 20 * cheap.stats.operator_products < dear.stats.operator_products
-    reference = solve(allen_cahn(), x0, 40.0, graph, solver="dopri8", rtol=1e-9, atol=1e-9).final
-    torch.testing.assert_close(cheap.final, reference, rtol=0, atol=5e-3)
+    graph, x0 = catalogue.star(80), normal(80, 2)
+    how: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3}
+    cheap = solve(allen_cahn(), x0, 20.0, graph, solver="rkl2", **how)
+    dear = solve(allen_cahn(), x0, 20.0, graph, solver="dopri5", **how)
+    assert 8 * cheap.stats.operator_products < dear.stats.operator_products
+    L = graph.laplacian("comb", dtype=F64).to_dense().numpy()
+
+    def flat(t: float, x: np.ndarray) -> np.ndarray:
+        u = x.reshape(80, 2)
+        return (-L @ u + u - u**3).ravel()
+
+    exact = solve_ivp(flat, (0, 20), x0.numpy().ravel(), method="LSODA", rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(cheap.final.numpy().ravel(), exact.y[:, -1], atol=5e-3)
 
 
 BATCH = [catalogue.star(60), catalogue.ring(6), catalogue.path(9)]
@@ -149,7 +157,7 @@ BATCH = [catalogue.star(60), catalogue.ring(6), catalogue.path(9)]
 @pytest.mark.parametrize("field", [allen_cahn(), Heat()], ids=["pointwise", "linear"])
 def test_a_batch_gives_what_its_graphs_give_alone(field: Any) -> None:
     states = [normal(g.num_nodes, 2, seed=k) for k, g in enumerate(BATCH)]
-    how: dict[str, Any] = {"solver": "rkl2", "rtol": 1e-5, "atol": 1e-6}
+    how: dict[str, Any] = {"solver": "rkl2", "rtol": 1e-4, "atol": 1e-5}
     times = [0.0, 1.3, 6.0]
     together = solve(field, torch.cat(states), times, Graph.union(BATCH), **how)
     first = 0
@@ -298,20 +306,20 @@ def test_states_may_be_tuples_complex_or_numbers() -> None:
     def pair(t: Tensor, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return -80 * x[0] + x[1].sum(), -x[1]
 
-    how: dict[str, Any] = {"solver": "rkl2", "rtol": 1e-6, "atol": 1e-8}
+    how: dict[str, Any] = {"solver": "rkl2", "rtol": 1e-5, "atol": 1e-7}
     fast, slow = solve(pair, (normal(3), normal(2)), 4.0, **how).final
-    torch.testing.assert_close(slow, normal(2) * math.exp(-4), rtol=2e-5, atol=0)
+    torch.testing.assert_close(slow, normal(2) * math.exp(-4), rtol=2e-4, atol=0)
     limit = (slow.sum() / 79).expand(3)
-    torch.testing.assert_close(fast, limit, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(fast, limit, rtol=1e-3, atol=1e-5)
     number = solve(lambda t, x: -5 * x, torch.tensor(1 + 2j, dtype=torch.complex128), 1.0, **how)
-    assert number.final.item() == pytest.approx((1 + 2j) * math.exp(-5), rel=1e-4)
+    assert number.final.item() == pytest.approx((1 + 2j) * math.exp(-5), rel=1e-3)
 
 
 def test_backward_in_time_diffusion_grows_and_is_said_to() -> None:
     graph, x0 = catalogue.path(5), normal(5, 1)
     there = solve(Heat(), x0, 0.5, graph, rtol=1e-11).final
-    back = solve(Heat(), there, (0.5, 0.0), graph, solver="rkl2", rtol=1e-8, atol=1e-10)
-    torch.testing.assert_close(back.final, x0, rtol=1e-4, atol=1e-5)
+    back = solve(Heat(), there, (0.5, 0.0), graph, solver="rkl2", rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(back.final, x0, rtol=1e-3, atol=1e-3)
     assert "modes grow" in back.stats.reason
     # What is damped backwards is what stabilised steps are good for.
     damped = solve(lambda t, x: 500 * x, torch.ones(2, dtype=F64), (1.0, 0.0), solver="rkl2")

@@ -32,10 +32,11 @@ def attempt(problem: ODE, method: str, rtol: float, max_steps: int) -> Trajector
 
 
 def reached(problem: ODE, method: str, rtol: float) -> float:
-    """The error at the end in units of rtol."""
+    """The error at the end in units of rtol; of Robertson's species, from 1e-13 to 1, the worst."""
     x = attempt(problem, method, rtol, 50_000).final
     right = problem.answer()
-    return float((x - right).norm() / right.norm()) / rtol
+    whole = float((x - right).norm() / right.norm())
+    return (problem.error(x) if problem is ROBER else whole) / rtol
 
 
 @every_problem
@@ -54,20 +55,13 @@ def test_an_implicit_method_gets_there_more_precisely(
     assert reached(problem, method, rtol) < SENSITIVE.get(problem.name, 100)
 
 
-@pytest.mark.parametrize("rtol", [1e-3, pytest.param(1e-5, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("method", STIFF)
-def test_every_species_of_robertson_is_right(method: str, rtol: float) -> None:
-    # Sizes from 1e-13 to 1: the norm alone would see the largest only.
-    assert ROBER.error(attempt(ROBER, method, rtol, 50_000).final) < 100 * rtol
-
-
 @every_problem
-@pytest.mark.parametrize("method", ["tsit5", "dopri5", "bosh3"])
+@pytest.mark.parametrize("method", ["tsit5", "bosh3"])
 def test_an_explicit_method_says_that_the_problem_is_stiff(method: str, problem: ODE) -> None:
     with pytest.raises(SolveFailed, match=r"limited by stability.*the problem is stiff") as caught:
-        attempt(problem, method, 1e-3, 1500)
+        attempt(problem, method, 1e-3, 1000)
     traj = caught.value.trajectory
     assert traj.status == "max_steps"
-    assert traj.stats.nfe < 1500 * methods.stepper(method).stages + 200
+    assert traj.stats.nfe < 1000 * methods.stepper(method).stages + 200
     assert torch.isfinite(traj.final).all()
     assert 0 < float(traj.ended) < problem.t[1]

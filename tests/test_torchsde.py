@@ -58,9 +58,6 @@ def like_ours(name: str) -> tuple[Field, str]:
     return Growth(), "euler_maruyama"
 
 
-# --- the same numbers -----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("schedule", ["uniform", "cosine"])
 @pytest.mark.parametrize("pair", [("euler", "euler_maruyama"), ("heun", "stochastic_heun")])
 def test_the_same_seed_gives_the_same_numbers_as_ours(pair: tuple[str, str], schedule: str) -> None:
@@ -178,9 +175,6 @@ def test_a_long_solve_neither_recurses_nor_crawls() -> None:
     assert traj.stats.accepted == 2_000
 
 
-# --- a bound field inside torchsde ----------------------------------------------------------
-
-
 @pytest.mark.parametrize("convention", ["ito", "stratonovich"])
 def test_a_bound_field_goes_unchanged_into_torchsde(convention: str) -> None:
     x0, ts = state(), torch.tensor([0.0, 1.0], dtype=torch.float64)
@@ -229,9 +223,6 @@ def test_torchsde_is_not_imported_before_it_is_asked_for() -> None:
     assert done.stdout.strip() == "False"
 
 
-# --- gradients ------------------------------------------------------------------------------
-
-
 def gradients(field: Field, solver: str, grad: str, steps: int) -> tuple[Tensor, ...]:
     x0 = state().requires_grad_()
     traj = solve(
@@ -276,9 +267,6 @@ def test_the_adjoint_says_that_it_is_inexact_and_needs_equal_steps() -> None:
             solve(Growth(), x0, graph=GRAPH, solver="torchsde:milstein", **given)
     with pytest.raises(ValueError, match="torchsde offers 'tape' and 'adjoint'"):
         solve(Growth(), x0, 1.0, GRAPH, solver="torchsde:euler", steps=4, grad="replay")
-
-
-# --- what is refused, and how it fails ------------------------------------------------------
 
 
 def test_conventions_that_a_method_does_not_follow_are_refused() -> None:

@@ -177,3 +177,18 @@ def test_the_final_state_is_where_it_ended() -> None:
     position, velocity = cases()["tuple"].final
     assert torch.equal(position, cases()["tuple"].x[0][-1])
     assert velocity.shape == (6, 2)
+
+
+def test_the_end_alone_still_knows_its_interval() -> None:
+    x = torch.tensor([[1.0], [2.0], [4.0], [0.0]], dtype=torch.float64)
+    graph = catalogue.ring(4)
+    kept = solve(Heat(), x, [0.5, 2.0], graph, save="end")
+    assert kept.t.tolist() == [2.0]
+    between = solve(Heat(), x, [0.5, 1.25, 2.0], graph).x[1]
+    torch.testing.assert_close(kept.at(1.25), between, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(kept.at(0.5), x, rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match=r"outside the solved interval \[0.5, 2\]"):
+        kept.at(2.5)
+    stepped = solve(Heat(), x, [0.5, 2.0], graph, save="end", solver="tsit5")
+    with pytest.raises(ValueError, match="was not saved and only save='steps'"):
+        stepped.at(1.25)

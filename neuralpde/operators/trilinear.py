@@ -72,7 +72,7 @@ def apply(
     """
     products.total += 1
     # With beta=0 the empty buffer is never read; `matrix @ x` fills one with zeros and copies it.
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    y = x.new_empty(x.shape)
     return torch.addmm(y, matrix, x, beta=0.0, out=y)
 
 
@@ -84,7 +84,8 @@ def tracked(a: Tensor, b: Tensor) -> bool:
     """
     if (a.requires_grad or b.requires_grad) and torch.is_grad_enabled():
         return True
-    return any(forward_ad.unpack_dual(t).tangent is not None for t in (a, b))
+    duals = forward_ad.unpack_dual(a), forward_ad.unpack_dual(b)
+    return duals[0].tangent is not None or duals[1].tangent is not None
 
 
 def _recorded(form: type[Function], static: Matrix | Pattern, a: Tensor, b: Tensor) -> Tensor:
