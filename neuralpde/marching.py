@@ -157,6 +157,8 @@ class March:
                 "grad='adjoint' is not for this solver: it belongs to "
                 "solver='torchdiffeq:<method>'; use 'auto'"
             )
+        if problem.grad == "reversible":
+            WayBack.plan(self.stepper, known.damping, pace, problem.dtype)
         again = problem.grad in ("replay", "reversible")
         if again and problem.save == "steps":
             raise ValueError(
@@ -169,8 +171,6 @@ class March:
                 f"{problem.name} differentiates: use grad='tape', or make it a Field or an "
                 "nn.Module"
             )
-        if problem.grad == "reversible":
-            WayBack.plan(self.stepper, known.damping, pace, problem.dtype)
         if problem.grad != "auto":
             return problem.grad
         if not torch.is_grad_enabled():

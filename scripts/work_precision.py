@@ -4,9 +4,8 @@
     python scripts/work_precision.py --quick   # one small graph, two tolerances: seconds
 
 Every solver runs at a ladder of tolerances (rtol = atol) or of fixed steps, all on the same fields
-in float64. Work is the number of sparse products, and the least time of a few runs; the error is
-relative to a closed form or to DOP853 at 3e-14. Written to runs/work_precision: all points (csv,
-markdown), a figure for each graph and measure, and the points of peers below our front.
+in float64. Work is sparse products, and the least time of a few runs; errors are relative to closed
+forms or DOP853 at 3e-14. Written to runs/work_precision: points, figures, and where peers lead.
 """
 
 from __future__ import annotations

@@ -41,12 +41,12 @@ class Experience:
     """What earlier steps taught: the plan of the next one.
 
     Attributes:
-        rate: latest contraction of Newton's iteration per graph.
+        bend: how Newton's iteration contracts in each graph; see `solvers.newton`.
         symmetric: which graphs have a symmetric Jacobian, by a test.
         differences: whether products with the Jacobian have to be differences.
     """
 
-    rate: Float[Tensor, " graphs"]
+    bend: Float[Tensor, " graphs"]
     symmetric: Bool[Tensor, " graphs"]
     differences: bool = False
 
@@ -181,7 +181,7 @@ class DiagonallyImplicit(Stepper):
             plan = plan or self._first(f, x)
             field = MatrixField(f, layout, groups, differences=plan.differences)
             equations = self._equations(field, scale, layout, x)
-            newton = Newton(equations, plan.rate, plan.symmetric, self._used)
+            newton = Newton(equations, plan.bend, plan.symmetric, self._used)
         parts = [scale * slope if self.needs_slope else torch.zeros_like(start)]
         y = start
         for c, row in zip(self._c[1:], self._a[1:], strict=True):
@@ -207,7 +207,7 @@ class DiagonallyImplicit(Stepper):
             layout.unpack(y),
             estimate,
             trouble=self._trouble(f, newton),
-            experience=Experience(newton.rate, newton.symmetric, plan.differences),
+            experience=Experience(newton.bend, newton.symmetric, plan.differences),
         )
 
     def _first(self, f: Stages, x: State) -> Experience:
@@ -216,14 +216,15 @@ class DiagonallyImplicit(Stepper):
         field, point = MatrixField(f, layout, groups), layout.pack(x)
         ones = torch.ones(groups.num_graphs, dtype=torch.float64, device=point.device)
         symmetric = torch.zeros_like(ones, dtype=torch.bool)
+        unknown = torch.inf * ones
         if field.splits or bool(small(point, groups).all()):
-            return Experience(ones, symmetric)
+            return Experience(unknown, symmetric)
         jacobian = field.linearised(0.0 * ones, point)
         symmetric = looks_symmetric(jacobian, groups)
         differences = not twice_differentiable(jacobian, groups)
         if differences:
             self._used.add("differences of the field, which cannot be differentiated twice")
-        return Experience(ones, symmetric, differences)
+        return Experience(unknown, symmetric, differences)
 
     def _equations(
         self, field: MatrixField, scale: float | Tensor, layout: Layout, x: State

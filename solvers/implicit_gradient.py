@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from solvers.groups import Groups, Matrix
 from solvers.jacobian import Jacobian, Recorded
@@ -78,25 +77,57 @@ class _Solution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, known: Any, y: Tensor, right: Tensor, value: Tensor) -> Tensor:
+        attached = y.clone()
         ctx.known = known
-        return y.clone()
+        ctx.save_for_backward(attached)
+        return attached
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[None, None, Tensor, Tensor]:
         stage, at, value = ctx.known
-        if stage.linearised is not None:
-            jacobian = stage.linearised(at)
-        else:
-            jacobian = Recorded.of(at, value, lambda: None)
-        resolvent = Resolvent(jacobian, stage.scale, stage.groups, stage.symmetric, transposed=True)
-        tolerance = EXACT[g.dtype] * stage.groups.rms(g)[:, 0]
-        found = resolvent.solve(g, tolerance, active=stage.moving)
-        if not bool(found.reached.all()):
-            raise RuntimeError(
-                "the adjoint system of an implicit step could not be solved: relative residual "
-                f"{float((found.residual / tolerance).nan_to_num().max()) * EXACT[g.dtype]:.2g}; "
-                "take smaller steps (a smaller rtol, or more steps)"
-            )
-        x = stage.groups.select(stage.moving, found.x, g)
+        with torch.no_grad():
+            x = _adjoint(stage, at, value, g)
+        if torch.is_grad_enabled():
+            x = _first_derivative(x, g, *ctx.saved_tensors)
         return None, None, x, stage.scale * x
+
+
+def _adjoint(stage: Stage, at: Tensor, value: Tensor, g: Tensor) -> Tensor:
+    if stage.linearised is not None:
+        jacobian = stage.linearised(at)
+    else:
+        jacobian = Recorded.of(at, value, lambda: None)
+    resolvent = Resolvent(jacobian, stage.scale, stage.groups, stage.symmetric, transposed=True)
+    tolerance = EXACT[g.dtype] * stage.groups.rms(g)[:, 0]
+    found = resolvent.solve(g, tolerance, active=stage.moving)
+    if not bool(found.reached.all()):
+        residual = float((found.residual / tolerance).nan_to_num().max()) * EXACT[g.dtype]
+        raise RuntimeError(
+            "the adjoint system of an implicit step could not be solved: relative residual "
+            f"{residual:.2g}; take smaller steps (a smaller rtol, or more steps)"
+        )
+    return stage.groups.select(stage.moving, found.x, g)
+
+
+def _first_derivative(x: Tensor, *roots: Tensor) -> Tensor:
+    once: Any = _Once
+    marked: Tensor = once.apply(x, *roots)
+    return marked
+
+
+class _Once(torch.autograd.Function):
+    """The identity on x, which depends on its roots in a way that is not offered.
+
+    `torch.autograd.function.once_differentiable` raises only when all leaves are asked for.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *roots: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> None:
+        raise RuntimeError(
+            "implicit steps have no second derivative: their gradient solves a linear system that "
+            "is not recorded. Use an explicit method such as 'tsit5', or drop create_graph=True"
+        )

@@ -11,9 +11,6 @@ from jaxtyping import Bool, Complex, Float, Int
 FEWEST = 3
 """The smallest number of stages."""
 
-RAYS = np.array([1.0, 0.75, 0.5, 0.25])
-"""Eigenvalues known stand for others on the way from them to zero."""
-
 SPARES = np.array([1.0, 1.15, 1.35, 1.7])
 """Factors of the spectral radius that are tried: more stages than the real axis asks for."""
 
@@ -143,8 +140,9 @@ def room(values: Complex[np.ndarray, " values"], radius: float) -> tuple[float, 
     """Find how long steps may be for eigenvalues off the real axis.
 
     The region is long but narrow: |Im z| up to 2 at Re z = -1, 3 at -5, 7 at -10 and 1 at its far
-    end, where more stages help. Damped eigenvalues, and those between them and zero, must stay
-    damped: ``|R_s(h lambda)| <= 1`` with ``s = stages(spare h radius)``.
+    end, where more stages help. Damped eigenvalues must stay damped for this and all shorter steps:
+    ``|R_s(h lambda)| <= 1`` with ``s = stages(spare h radius)``. That covers those between them
+    and zero too.
 
     Args:
         values: known eigenvalues in the direction of time; growing ones set no limit.
@@ -161,8 +159,7 @@ def room(values: Complex[np.ndarray, " values"], radius: float) -> tuple[float, 
         >>> 1.0 < float(longest) < 3.0
         True
     """
-    points = np.outer(RAYS, values[values.real < 0]).ravel()
-    points = points[points.imag > 1e-3 * radius]
+    points = values[(values.real < 0) & (values.imag > 1e-3 * radius)]
     if not len(points):
         return np.inf, 1.0
     lengths = np.geomspace(1.0, float(reach(WIDEST)), 60)

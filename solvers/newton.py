@@ -19,6 +19,9 @@ LIMIT = 20
 SLOW = 0.2
 """A contraction above this asks for a new Jacobian."""
 
+TRUST = 1.5
+"""What a contraction that was seen is multiplied by for every stage in which none is seen."""
+
 Nodes = Float[Tensor, " graphs"]
 Flags = Bool[Tensor, " graphs"]
 
@@ -64,17 +67,18 @@ class Newton:
     ``(I - s J) d = right + s f(c, y) - y``, ``y <- y + d``. With the contraction
     ``theta = |d| / |d before|`` of the latest two corrections the error left is at most
     ``theta / (1 - theta) |d|``; a graph is done, and stands still, when that is below the target.
-    The first iteration of a stage uses the contraction of the stage before it. Above `SLOW` the
-    Jacobian is taken anew at the present point, each graph for itself.
+    Contractions grow with the distance from where the Jacobian was taken, so that one that was
+    seen, divided by its distance, tells the next; it is trusted less with every stage. Above
+    `SLOW` the Jacobian is taken anew at the present point, each graph for itself.
 
     Args:
         equations: of the step.
-        rate: the contraction to begin with, per graph; 1 where nothing is known.
+        bend: contraction for each tolerance of distance, per graph; inf where nothing is known.
         symmetric: which graphs have symmetric Jacobians, by a test.
         used: takes the names of the linear solvers that were needed.
 
     Attributes:
-        rate: the latest contraction per graph.
+        bend: the same as it was seen last.
         unsolved: graphs whose iteration failed to converge.
         unsolvable: graphs whose linear system could not be solved.
         text: the latest failure in words and numbers.
@@ -92,7 +96,7 @@ class Newton:
         ...         return Recorded(lambda y: -(y**2), y, lambda: None)
         >>> yes = torch.tensor([True])
         >>> equations = Equations(Square(), 1.0, torch.tensor(1e6), Groups(), yes, 1.0)
-        >>> newton = Newton(equations, torch.ones(1), yes)
+        >>> newton = Newton(equations, torch.tensor([torch.inf]), yes)
         >>> two = torch.tensor([[2.0]])
         >>> newton.solve(1.0, two, two, two).item()  # y^2 + y = 2
         1.0
@@ -101,11 +105,11 @@ class Newton:
     def __init__(
         self,
         equations: Equations,
-        rate: Tensor,
+        bend: Tensor,
         symmetric: Flags,
         used: set[str] | None = None,
     ) -> None:
-        self._equations, self.rate, self._symmetric = equations, rate.double(), symmetric
+        self._equations, self.bend, self._symmetric = equations, bend.double(), symmetric
         self._used = set() if used is None else used
         none = torch.zeros_like(equations.moving)
         self.unsolved, self.unsolvable = none, none
@@ -141,11 +145,11 @@ class Newton:
         eps = torch.finfo(guess.dtype).eps
         y, active = guess, this.moving & ~self.lost
         floor = 10 * eps * groups.rms(guess * this.weight)[:, 0]
-        self.rate = self.rate.clamp(min=eps) ** 0.8
-        tolerance = torch.full_like(self.rate, 0.5 * this.target)
+        self.bend = TRUST * self.bend
+        tolerance = torch.full_like(self.bend, 0.5 * this.target)
         none = torch.zeros_like(active)
         renew, again = active if self._resolvent is None else none, none
-        last = torch.full_like(self.rate, torch.nan)
+        last = way = torch.full_like(self.bend, torch.nan)
         for _ in range(LIMIT):
             value = self._value(nodes, y, renew, active)
             correction = self._correction(right + this.scale * value - y, tolerance, active)
@@ -155,21 +159,24 @@ class Newton:
             if this.field.linear:
                 break
             known = active & last.isfinite()
-            self.rate = torch.where(known, size / last, self.rate)
-            left = torch.where(self.rate < 1, self.rate / (1 - self.rate), torch.inf) * size
+            rate = size / last
+            self.bend = torch.where(known & (way > 0), rate / way, self.bend)
+            way = groups.rms((y - self._point) * this.weight)[:, 0]
+            rate = torch.where(known, rate, (self.bend * way).nan_to_num(torch.inf, torch.inf))
+            left = torch.where(rate < 1, rate / (1 - rate), torch.inf) * size
             active = active & ~((left <= this.target) | (size <= floor))
             if not bool(active.any()):
                 break
             known = known & active
-            astray = known & (self.rate >= 1)
-            self._give_up(astray & again, size)
+            astray = known & (rate >= 1)
+            self._give_up(astray & again, size, rate)
             astray, active = astray & ~again, active & ~self.lost
             y, again = groups.select(astray, safe, y), again | astray
-            renew = active & known & (self.rate > SLOW)
+            renew = active & known & (rate > SLOW)
             # Corrections from different Jacobians do not compare.
             last = torch.where(renew, torch.nan, size)
         else:
-            self._give_up(active, size)
+            self._give_up(active, size, rate)
         return groups.select(self.lost, safe, y)
 
     def filtered(self, error: Matrix) -> Matrix:
@@ -181,7 +188,7 @@ class Newton:
         assert self._resolvent is not None
         this = self._equations
         active = this.moving & ~self.lost
-        tolerance = torch.full_like(self.rate, 0.05)
+        tolerance = torch.full_like(self.bend, 0.05)
         error = this.groups.only(active, error)
         return self._resolvent.solve(error, tolerance, this.weight, active).x
 
@@ -220,13 +227,13 @@ class Newton:
             )
         return groups.only(active & ~lost, found.x)
 
-    def _give_up(self, graphs: Flags, size: Tensor) -> None:
+    def _give_up(self, graphs: Flags, size: Tensor, rate: Tensor) -> None:
         if not bool(graphs.any()):
             return
         self.unsolved = self.unsolved | graphs
-        rate, left = float(self.rate[graphs].max()), float(size[graphs].max())
-        self.rate = torch.where(graphs, 1.0, self.rate)
+        self.bend = torch.where(graphs, torch.inf, self.bend)
         self.text = (
-            f"Newton's iteration did not converge (contraction {rate:.2g}, last correction "
-            f"{left:.2g} of the tolerance)"
+            "Newton's iteration did not converge (contraction "
+            f"{float(rate[graphs].max()):.2g}, last correction {float(size[graphs].max()):.2g} of "
+            "the tolerance)"
         )

@@ -93,9 +93,9 @@ class Radius:
     Where the structure encloses a real spectrum, that bound is taken until it asks for 9 stages;
     otherwise, and from then on, Arnoldi's method estimates it and the bound caps it: roughly, with
     4 evaluations, while 3 stages do; with at most 12 when more are needed, and with 2 to 4 when
-    the last vector is the start. Estimates are refreshed
-    after 25 accepted steps and after rejections; then the rejected error, which holds what
-    exploded, is part of the start. All evaluations count in ``flow.nfe``.
+    the last vector is the start. Estimates are refreshed after 25 accepted steps and after
+    rejections; then the rejected error, which holds what exploded, is part of the start. All
+    evaluations count in ``flow.nfe``.
 
     Args:
         flow: the field on its clocks.
@@ -179,11 +179,12 @@ class Radius:
         cap = np.full(len(h), np.inf)
         if ends is not None:
             cap = np.maximum(np.abs(ends[0]), np.abs(ends[1]))
-            self.growth = np.maximum(np.maximum(np.sign(h) * ends[0], np.sign(h) * ends[1]), 0.0)
+            rise = np.maximum(np.sign(h) * ends[0], np.sign(h) * ends[1])
+            self.growth = np.where(due, np.maximum(rise, 0.0), self.growth)
         with np.errstate(invalid="ignore"):
             enough = due & np.isfinite(cap) & (np.abs(h) * cap <= reach(WORTH - 2))
         self._rough = np.where(due, enough, self._rough)
-        self._until = np.where(enough, WORTH, FIRST)
+        self._until = np.where(due, np.where(enough, WORTH, FIRST), self._until)
         self.radius = np.where(enough, cap, self.radius)
         self._age = np.where(due, 0, self._age)
         jacobian = Jacobian(self.flow, t, x, fx)

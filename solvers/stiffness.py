@@ -161,7 +161,7 @@ class Detector:
             # Steps that are limited by stability are about as long as the interval.
             length = MARGIN * wish * np.maximum(rho, self.interval / h)
             pays = limited & (stages(np.nan_to_num(length)) / wish < PAYS * self.price(h))
-        self.wish = np.where(pays, wish, HOPE * h)
+        self.wish = np.where(look, np.where(pays, wish, HOPE * h), self.wish)
         self.hits = _counted(self.hits, look, pays)
         self.limited = _counted(self.limited, look, limited)
         self._since = np.where(look, 0, self._since)

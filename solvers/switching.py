@@ -173,7 +173,7 @@ class Switching(Stepper):
         radius.forget(sure)
         radius.update(f.t, np.where(sure, f.h, 0.0), x, fx, thorough=True)
         size, rho = np.abs(f.h), radius.radius
-        with np.errstate(invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             h = np.fmin(self.detector.wish, np.fmin(radius.longest, LONGEST / rho))
             pays = stages(np.nan_to_num(h * rho)) / h < PAYS * self.detector.price(size)
         go = sure & pays

@@ -155,10 +155,10 @@ def test_a_test_for_symmetry_chooses_the_linear_solver(twist: float, by: str) ->
     graph, x0 = catalogue.grid(9, 9), normal(81, 2)
     field = Gradient(graph.laplacian("comb").to(F64), twist)
     with torch.no_grad():
-        traj = solve(field, x0, 4.0, solver="trbdf2", rtol=1e-5)
-        other = solve(field, x0, 4.0, solver="dopri5", rtol=1e-7)
+        traj = solve(field, x0, 1.0, solver="trbdf2", rtol=1e-4)
+        other = solve(field, x0, 1.0, solver="dopri5", rtol=1e-7)
     assert traj.stats.reason.endswith(f"linear systems by {by}")
-    torch.testing.assert_close(traj.final, other.final, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(traj.final, other.final, rtol=1e-3, atol=1e-3)
 
 
 def test_structure_does_not_change_the_answer() -> None:
@@ -169,7 +169,8 @@ def test_structure_does_not_change_the_answer() -> None:
         split = solve(allen_cahn(), x0, 2.0, graph, **how)
         whole = solve(plain, x0, 2.0, **how)
     assert split.stats.accepted == whole.stats.accepted
-    torch.testing.assert_close(split.final, whole.final, rtol=1e-6, atol=1e-6)
+    # Stages are exact to 1e-2 of the tolerance.
+    torch.testing.assert_close(split.final, whole.final, rtol=1e-5, atol=1e-5)
 
 
 def test_attention_that_is_not_symmetric_is_solved() -> None:
@@ -178,10 +179,10 @@ def test_attention_that_is_not_symmetric_is_solved() -> None:
     field = GRAND(4, variant="nonlinear").double()
     x0 = normal(36, 4)
     with torch.no_grad():
-        traj = solve(field, x0, 5.0, graph, solver="trbdf2", rtol=1e-5)
-        other = solve(field, x0, 5.0, graph, solver="dopri5", rtol=1e-8)
+        traj = solve(field, x0, 3.0, graph, solver="trbdf2", rtol=1e-4)
+        other = solve(field, x0, 3.0, graph, solver="dopri5", rtol=1e-8)
     assert "GMRES" in traj.stats.reason
-    torch.testing.assert_close(traj.final, other.final, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(traj.final, other.final, rtol=1e-3, atol=1e-3)
 
 
 def test_evaluations_and_jacobian_products_are_counted_alike() -> None:
@@ -231,11 +232,11 @@ def test_a_batch_of_small_and_large_graphs_without_structure() -> None:
     batch = Graph.union(graphs)
     x0 = normal(batch.num_nodes, 1)
     how = {"solver": "trbdf2", "rtol": 1e-4}
-    traj = solve(Mixed(), x0, 2.0, batch, **how)
+    traj = solve(Mixed(), x0, 0.5, batch, **how)
     assert traj.stats.reason.endswith("linear systems by GMRES and LU")
     for g, one in enumerate(graphs):
         rows = batch.batch == g
-        own = solve(Mixed(), x0[rows], 2.0, one, **how)
+        own = solve(Mixed(), x0[rows], 0.5, one, **how)
         assert traj.stats.accepted[g] == own.stats.accepted
         torch.testing.assert_close(traj.final[rows], own.final, rtol=1e-8, atol=1e-10)
 
@@ -297,13 +298,12 @@ def test_crank_nicolson_takes_fixed_steps() -> None:
 @every
 def test_single_precision_does_what_double_does(solver: str) -> None:
     graph, x0 = scale_free(80), normal(80, 2)
-    for how in ({"steps": 20}, {"rtol": 1e-4}):
-        if solver == "crank_nicolson" and "rtol" in how:
-            continue
-        wide = solve(allen_cahn(), x0, 10.0, graph, solver=solver, **how)
-        narrow = solve(allen_cahn(), x0.float(), 10.0, graph, solver=solver, **how)
+    adaptive = [{"rtol": 1e-4}] if solver == "trbdf2" else []
+    for how in ({"steps": 20}, *adaptive):
+        wide = solve(allen_cahn(), x0, 2.0, graph, solver=solver, **how)
+        narrow = solve(allen_cahn(), x0.float(), 2.0, graph, solver=solver, **how)
         assert narrow.final.dtype == torch.float32
-        assert abs(narrow.stats.accepted - wide.stats.accepted) <= 1 + wide.stats.accepted // 20
+        assert abs(narrow.stats.accepted - wide.stats.accepted) <= 1
         torch.testing.assert_close(narrow.final.double(), wide.final, rtol=1e-3, atol=1e-3)
 
 

@@ -210,3 +210,16 @@ def test_wrong_states_are_refused_with_the_mend():
         gather_dot(pattern, torch.ones(4, 2), torch.ones(4, 3))
     with pytest.raises(TypeError, match="dtype of the other"):
         gather_dot(pattern, torch.ones(4, 2), torch.ones(4, 2, dtype=F64))
+
+
+def test_the_last_multiple_of_fixed_entries_is_made_once_and_of_learned_ones_anew() -> None:
+    pattern = Pattern.identity(2)
+    fixed = SparseOperator(pattern, torch.tensor([1.0, 2.0]))
+    assert fixed * -1.0 is fixed * -1.0
+    assert (fixed * 3.0).values.tolist() == [3.0, 6.0]
+    assert (fixed * -1.0).values.tolist() == [-1.0, -2.0]
+    scale = torch.tensor(2.0, requires_grad=True)
+    assert (fixed * scale).values.requires_grad
+    learned = SparseOperator(pattern, torch.tensor([1.0, 2.0], requires_grad=True))
+    assert learned * 2.0 is not learned * 2.0
+    assert (learned * 2.0).values.requires_grad

@@ -1,10 +1,15 @@
 """Problems with known answers: the answers hold, by other means than those that gave them."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
 
+from neuralpde.catalogue import problems as graphs
+from neuralpde.catalogue.problems import GraphProblem
 from solvers import problems
 from solvers.problems import DETEST, ODE, Oscillator
 
@@ -111,3 +116,40 @@ def test_a_problem_without_an_answer_says_so() -> None:
     swing = Oscillator("bare", lambda t, x: -x, 0.0, (1.0,), (0.0,), (0.0, 1.0), None, "")
     with pytest.raises(ValueError, match="bare has neither"):
         swing.answer()
+
+
+def test_the_covariance_of_a_graph_process_follows_lyapunovs_equation() -> None:
+    process, t, h = graphs.ornstein_uhlenbeck(sigma=0.8), 0.7, 1e-3
+    L = process.graph.laplacian("comb").to_dense().double()
+    C = process.covariance(t)
+    rise = (process.covariance(t + h) - process.covariance(t - h)) / (2 * h)
+    noise = 0.64 * torch.eye(len(L), dtype=F64)
+    torch.testing.assert_close(rise, noise - L @ C - C @ L, rtol=0, atol=1e-5)
+    fall = (process.mean(t + h) - process.mean(t - h)) / (2 * h)
+    torch.testing.assert_close(fall, -L @ process.mean(t), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [graphs.heat, graphs.wave, lambda: graphs.wave(damping=0.4)],
+    ids=["heat", "wave", "damped"],
+)
+def test_closed_forms_on_graphs_are_dop853s(make: Callable[[], GraphProblem]) -> None:
+    problem = make()
+    assert replace(problem, solution=None).error(problem.answer()) < 1e-11
+
+
+@pytest.mark.parametrize("make", [graphs.allen_cahn, graphs.tanh_diffusion, graphs.grand])
+def test_answers_without_a_closed_form_are_those_of_radau(make: Callable[[], GraphProblem]) -> None:
+    problem = make()
+    bound = problem.field.bind(problem.graph, problem.x0)
+
+    def slope(t: float, y: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(y.copy()).view_as(problem.x0)
+        with torch.no_grad():
+            return bound(torch.tensor(t, dtype=F64), x).flatten().numpy()
+
+    first = problem.x0.flatten().numpy()
+    found = solve_ivp(slope, problem.t, first, method="Radau", rtol=1e-8, atol=1e-10)
+    x = torch.from_numpy(found.y[:, -1].copy()).view_as(problem.x0)
+    assert problem.error(x) < 1e-6

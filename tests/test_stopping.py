@@ -242,7 +242,7 @@ def test_pieces_are_stopped_as_a_whole() -> None:
     assert float(traj.energy.y[-1]) <= 0.5 * start < float(traj.energy.y[-2])
     # One clock for all pieces: it is asked once to begin with, then at the start of each piece.
     late = solve(
-        Layers(pieces), x0, 3.0, graph, solver="rk4", steps=9, stop=WallTime(10, Ticking())
+        Layers(pieces), x0, 3.0, graph, solver="rk4", steps=9, stop=WallTime(10.0, Ticking())
     )
     assert float(late.ended) == pytest.approx(7 / 3)
     event = Event(lambda t, x: 1.3 - t)

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from neuralpde.catalogue.families import barbell
-from neuralpde.fields import GRAND, Field, Heat, Reaction, Wave
+from neuralpde.fields import GRAND, Field, Heat, Noise, Reaction, Wave
 from neuralpde.graph import Graph
 
 State = Tensor | tuple[Tensor, ...]
@@ -76,6 +77,50 @@ class GraphProblem:
     @cached_property
     def _end(self) -> State:
         return _by_dop853(self) if self.solution is None else self.solution(self.t[1])
+
+
+@dataclass(frozen=True)
+class GraphProcess:
+    """The graph Ornstein-Uhlenbeck process, dX = -L X dt + sigma dW, with its law.
+
+    Attributes:
+        field: `Heat() + Noise(sigma)`, not bound.
+        graph: The graph, undirected.
+        x0: The first state in float64, the same for all paths.
+        sigma: Strength of the noise.
+
+    >>> process = ornstein_uhlenbeck(sigma=2.0)
+    >>> process.covariance(0.0).abs().max().item(), process.mean(0.0).equal(process.x0)
+    (0.0, True)
+    """
+
+    field: Field
+    graph: Graph
+    x0: Tensor
+    sigma: float
+
+    def mean(self, t: float) -> Float[Tensor, "nodes channels"]:
+        """The mean e^(-tL) x0.
+
+        >>> process = ornstein_uhlenbeck()
+        >>> process.mean(2.0).sum(0).allclose(process.x0.sum(0))
+        True
+        """
+        matrix = self.graph.laplacian("comb", dtype=torch.float64).to_scipy()
+        return self.x0 if t == 0 else _exponential(-matrix, t, self.x0)
+
+    def covariance(self, t: float) -> Float[Tensor, "nodes nodes"]:
+        """The covariance of a channel, U diag(sigma^2 (1 - e^(-2 lambda t)) / 2 lambda) U^T.
+
+        Constants, lambda = 0, move like Brownian motion: sigma^2 t. The graph is made dense.
+
+        >>> round(ornstein_uhlenbeck(sigma=3.0).covariance(2.0).sum().item() / 12, 9)
+        18.0
+        """
+        values, U = torch.linalg.eigh(self.graph.laplacian("comb", dtype=torch.float64).to_dense())
+        rates = 2.0 * values.clamp_min(1e-12)
+        spread: Tensor = (U * (-torch.expm1(-rates * t) / rates)) @ U.T
+        return self.sigma**2 * spread
 
 
 class Forcing(Field):
@@ -209,6 +254,18 @@ def wave(
         (0.0, end),
         lambda t: _exponential(matrix, t, both).chunk(2),
     )
+
+
+def ornstein_uhlenbeck(
+    graph: Graph | None = None, *, sigma: float = 0.5, channels: int = 2
+) -> GraphProcess:
+    """Return the graph Ornstein-Uhlenbeck process, dX = -L X dt + sigma dW.
+
+    >>> ornstein_uhlenbeck().field.label
+    'Heat + Noise'
+    """
+    graph, x0 = _start(graph, channels)
+    return GraphProcess(Heat() + Noise(sigma), graph, x0, sigma)
 
 
 def _start(graph: Graph | None, channels: int) -> tuple[Graph, Tensor]:
