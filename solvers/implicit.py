@@ -41,12 +41,12 @@ class Experience:
     """What earlier steps taught: the plan of the next one.
 
     Attributes:
-        bend: how Newton's iteration contracts in each graph; see `solvers.newton`.
+        seen: how Newton's iteration contracted in each graph; see `solvers.newton`.
         symmetric: which graphs have a symmetric Jacobian, by a test.
         differences: whether products with the Jacobian have to be differences.
     """
 
-    bend: Float[Tensor, " graphs"]
+    seen: Float[Tensor, "graphs 2"]
     symmetric: Bool[Tensor, " graphs"]
     differences: bool = False
 
@@ -181,7 +181,7 @@ class DiagonallyImplicit(Stepper):
             plan = plan or self._first(f, x)
             field = MatrixField(f, layout, groups, differences=plan.differences)
             equations = self._equations(field, scale, layout, x)
-            newton = Newton(equations, plan.bend, plan.symmetric, self._used)
+            newton = Newton(equations, plan.seen, plan.symmetric, self._used)
         parts = [scale * slope if self.needs_slope else torch.zeros_like(start)]
         y = start
         for c, row in zip(self._c[1:], self._a[1:], strict=True):
@@ -207,7 +207,7 @@ class DiagonallyImplicit(Stepper):
             layout.unpack(y),
             estimate,
             trouble=self._trouble(f, newton),
-            experience=Experience(newton.bend, newton.symmetric, plan.differences),
+            experience=Experience(newton.seen, newton.symmetric, plan.differences),
         )
 
     def _first(self, f: Stages, x: State) -> Experience:
@@ -216,7 +216,7 @@ class DiagonallyImplicit(Stepper):
         field, point = MatrixField(f, layout, groups), layout.pack(x)
         ones = torch.ones(groups.num_graphs, dtype=torch.float64, device=point.device)
         symmetric = torch.zeros_like(ones, dtype=torch.bool)
-        unknown = torch.inf * ones
+        unknown = torch.inf * ones.unsqueeze(1).expand(-1, 2)
         if field.splits or bool(small(point, groups).all()):
             return Experience(unknown, symmetric)
         jacobian = field.linearised(0.0 * ones, point)

@@ -19,8 +19,11 @@ LIMIT = 20
 SLOW = 0.2
 """A contraction above this asks for a new Jacobian."""
 
-TRUST = 1.5
-"""What a contraction that was seen is multiplied by for every stage in which none is seen."""
+PATIENCE = 5
+"""A contraction that leaves more than so many iterations to go asks for one, too."""
+
+TRUST = 0.8
+"""How much of a contraction is believed one stage later: its power, and a share of its slope."""
 
 Nodes = Float[Tensor, " graphs"]
 Flags = Bool[Tensor, " graphs"]
@@ -67,18 +70,20 @@ class Newton:
     ``(I - s J) d = right + s f(c, y) - y``, ``y <- y + d``. With the contraction
     ``theta = |d| / |d before|`` of the latest two corrections the error left is at most
     ``theta / (1 - theta) |d|``; a graph is done, and stands still, when that is below the target.
-    Contractions grow with the distance from where the Jacobian was taken, so that one that was
-    seen, divided by its distance, tells the next; it is trusted less with every stage. Above
-    `SLOW` the Jacobian is taken anew at the present point, each graph for itself.
+    The first iteration of a stage goes by what stages before it saw: the larger one of their
+    contraction and of what that makes for each tolerance of distance from where the Jacobian was
+    taken, times the distance now. Both are trusted less with every stage. Above `SLOW` the
+    Jacobian is taken anew at the present point, each graph for itself.
 
     Args:
         equations: of the step.
-        bend: contraction for each tolerance of distance, per graph; inf where nothing is known.
+        seen: contraction per graph, and contraction for each tolerance of distance, `[graphs, 2]`;
+            inf where nothing is known.
         symmetric: which graphs have symmetric Jacobians, by a test.
         used: takes the names of the linear solvers that were needed.
 
     Attributes:
-        bend: the same as it was seen last.
+        seen: the same as it was seen last.
         unsolved: graphs whose iteration failed to converge.
         unsolvable: graphs whose linear system could not be solved.
         text: the latest failure in words and numbers.
@@ -96,7 +101,7 @@ class Newton:
         ...         return Recorded(lambda y: -(y**2), y, lambda: None)
         >>> yes = torch.tensor([True])
         >>> equations = Equations(Square(), 1.0, torch.tensor(1e6), Groups(), yes, 1.0)
-        >>> newton = Newton(equations, torch.tensor([torch.inf]), yes)
+        >>> newton = Newton(equations, torch.full((1, 2), torch.inf), yes)
         >>> two = torch.tensor([[2.0]])
         >>> newton.solve(1.0, two, two, two).item()  # y^2 + y = 2
         1.0
@@ -105,11 +110,11 @@ class Newton:
     def __init__(
         self,
         equations: Equations,
-        bend: Tensor,
+        seen: Tensor,
         symmetric: Flags,
         used: set[str] | None = None,
     ) -> None:
-        self._equations, self.bend, self._symmetric = equations, bend.double(), symmetric
+        self._equations, self.seen, self._symmetric = equations, seen.double(), symmetric
         self._used = set() if used is None else used
         none = torch.zeros_like(equations.moving)
         self.unsolved, self.unsolvable = none, none
@@ -145,11 +150,12 @@ class Newton:
         eps = torch.finfo(guess.dtype).eps
         y, active = guess, this.moving & ~self.lost
         floor = 10 * eps * groups.rms(guess * this.weight)[:, 0]
-        self.bend = TRUST * self.bend
-        tolerance = torch.full_like(self.bend, 0.5 * this.target)
+        rates, bends = self.seen.unbind(1)
+        rates, bends = rates.clamp(min=eps) ** TRUST, bends / TRUST
+        tolerance = torch.full_like(rates, 0.5 * this.target)
         none = torch.zeros_like(active)
         renew, again = active if self._resolvent is None else none, none
-        last = way = torch.full_like(self.bend, torch.nan)
+        last = way = torch.full_like(rates, torch.nan)
         for _ in range(LIMIT):
             value = self._value(nodes, y, renew, active)
             correction = self._correction(right + this.scale * value - y, tolerance, active)
@@ -160,9 +166,11 @@ class Newton:
                 break
             known = active & last.isfinite()
             rate = size / last
-            self.bend = torch.where(known & (way > 0), rate / way, self.bend)
-            way = groups.rms((y - self._point) * this.weight)[:, 0]
-            rate = torch.where(known, rate, (self.bend * way).nan_to_num(torch.inf, torch.inf))
+            rates = torch.where(known, rate, rates)
+            bends = torch.where(known & (way > 0), rate / way, bends)
+            way = self._way(y)
+            expected = torch.maximum(rates, (bends * way).nan_to_num(torch.inf, torch.inf))
+            rate = torch.where(known, rate, expected)
             left = torch.where(rate < 1, rate / (1 - rate), torch.inf) * size
             active = active & ~((left <= this.target) | (size <= floor))
             if not bool(active.any()):
@@ -172,11 +180,13 @@ class Newton:
             self._give_up(astray & again, size, rate)
             astray, active = astray & ~again, active & ~self.lost
             y, again = groups.select(astray, safe, y), again | astray
-            renew = active & known & (rate > SLOW)
+            long = left * rate**PATIENCE > this.target
+            renew = active & known & ((rate > SLOW) | long)
             # Corrections from different Jacobians do not compare.
             last = torch.where(renew, torch.nan, size)
         else:
             self._give_up(active, size, rate)
+        self.seen = torch.stack([rates, bends], 1).where(~self.lost.unsqueeze(1), torch.inf)
         return groups.select(self.lost, safe, y)
 
     def filtered(self, error: Matrix) -> Matrix:
@@ -188,7 +198,7 @@ class Newton:
         assert self._resolvent is not None
         this = self._equations
         active = this.moving & ~self.lost
-        tolerance = torch.full_like(self.bend, 0.05)
+        tolerance = torch.full_like(self.seen[:, 0], 0.05)
         error = this.groups.only(active, error)
         return self._resolvent.solve(error, tolerance, this.weight, active).x
 
@@ -205,6 +215,12 @@ class Newton:
         self._resolvent = Resolvent(jacobian, this.scale, this.groups, symmetric, used=self._used)
         covered = bool((renew | ~active).all())
         return jacobian.value if covered else this.field.value(nodes, y)
+
+    def _way(self, y: Matrix) -> Tensor:
+        """How far y is from where the Jacobians were taken, in tolerances."""
+        this = self._equations
+        assert self._point is not None
+        return this.groups.rms((y - self._point) * this.weight)[:, 0]
 
     def _correction(self, residual: Matrix, tolerance: Tensor, active: Flags) -> Matrix:
         this, groups = self._equations, self._equations.groups
@@ -231,7 +247,6 @@ class Newton:
         if not bool(graphs.any()):
             return
         self.unsolved = self.unsolved | graphs
-        self.bend = torch.where(graphs, torch.inf, self.bend)
         self.text = (
             "Newton's iteration did not converge (contraction "
             f"{float(rate[graphs].max()):.2g}, last correction {float(size[graphs].max()):.2g} of "

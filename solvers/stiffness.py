@@ -31,10 +31,6 @@ TRIAL = 10
 """After so many limited steps rkl2 is tried even where its price seems too high: the noise that
 stiff modes keep up at the stability limit, which rkl2 damps, makes its error look larger."""
 
-LONGER = 1.5
-"""A method of order two that could take so much longer steps is a sign by itself: accuracy does
-not limit them. Jacobians that saturate hide their radius from stages that went astray."""
-
 ASTRAY = 0.7
 """``|h (F_n + F_{n+1}) / 2 - d| / |d|`` of a step d: at most 0.4 where accuracy limits it, above 1
 where large slopes lead nowhere, as on nodes that explicit steps make hop about."""
@@ -149,19 +145,20 @@ class Detector:
         against = damped > AGAINST * np.sqrt(size * inner(clocks, way, way))
         rho = np.divide(size, damped, out=np.zeros_like(size), where=against)
         error = local_error(seen.h, seen.x, new, seen.fx, slope, self.weight)
-        accuracy = self.accuracy
-        scale = tolerance_scale(seen.x, new, accuracy.rtol or 0.0, accuracy.atol or 0.0)
-        ratio = error_ratio(error, scale, clocks).cpu().numpy()
         moved = norm(clocks, combine(None, 1.0, (1.0, -1.0), (new, seen.x)))
         defect = norm(clocks, error) / np.maximum(0.8 * self.weight * moved, 1e-300)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            wish = h * np.clip(0.9 * ratio ** (-1 / 3), 0.2, 10.0)
-            near = (h * rho >= NEAR * self.interval) | (wish >= LONGER * h)
-            limited = look & (near | (defect >= ASTRAY))
-            # Steps that are limited by stability are about as long as the interval.
-            length = MARGIN * wish * np.maximum(rho, self.interval / h)
-            pays = limited & (stages(np.nan_to_num(length)) / wish < PAYS * self.price(h))
-        self.wish = np.where(look, np.where(pays, wish, HOPE * h), self.wish)
+        limited = look & ((h * rho >= NEAR * self.interval) | (defect >= ASTRAY))
+        pays = np.zeros_like(limited)
+        if limited.any():
+            accuracy = self.accuracy
+            scale = tolerance_scale(seen.x, new, accuracy.rtol or 0.0, accuracy.atol or 0.0)
+            ratio = error_ratio(error, scale, clocks).cpu().numpy()
+            with np.errstate(divide="ignore", invalid="ignore"):
+                wish = h * np.clip(0.9 * ratio ** (-1 / 3), 0.2, 10.0)
+                # Steps that are limited by stability are about as long as the interval.
+                length = MARGIN * wish * np.maximum(rho, self.interval / h)
+                pays = limited & (stages(np.nan_to_num(length)) / wish < PAYS * self.price(h))
+            self.wish = np.where(look, np.where(pays, wish, HOPE * h), self.wish)
         self.hits = _counted(self.hits, look, pays)
         self.limited = _counted(self.limited, look, limited)
         self._since = np.where(look, 0, self._since)

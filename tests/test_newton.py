@@ -143,13 +143,13 @@ class Roots:
 def newton(
     field: Any,
     weight: float = 1e10,
-    bend: float = torch.inf,
+    seen: float = torch.inf,
     moving: tuple[bool, ...] = (True,) * 3,
 ) -> Newton:
-    bends = torch.full((3,), bend, dtype=F64)
+    known = torch.full((3, 2), seen, dtype=F64)
     moves = torch.tensor(moving)
     equations = Equations(field, 1.0, torch.tensor(weight, dtype=F64), THREE, moves, 1.0)
-    return Newton(equations, bends, torch.tensor([True] * 3))
+    return Newton(equations, known, torch.tensor([True] * 3))
 
 
 STIFFNESS = torch.tensor([1.0, 1.0, 50.0, 0.0, 0.0], dtype=F64).unsqueeze(1)
@@ -194,7 +194,7 @@ def test_a_contraction_known_from_before_saves_the_check() -> None:
     near = TARGET * (1 + 1e-4)
     new, known = Roots(STIFFNESS), Roots(STIFFNESS)
     newton(new, weight=1e4).solve(1.0, RIGHT, near, near)
-    newton(known, weight=1e4, bend=1e-5).solve(1.0, RIGHT, near, near)
+    newton(known, weight=1e4, seen=1e-5).solve(1.0, RIGHT, near, near)
     assert (known.jacobians, known.evaluations) == (1, 0)
     assert (new.jacobians, new.evaluations) == (1, 1)
 

@@ -18,7 +18,7 @@ from solvers.flow import Flow
 from solvers.legendre import stages
 from solvers.rows import Rows, State
 from solvers.stabilised import RKL2
-from solvers.stepper import Step
+from solvers.stepper import Accuracy, Step
 
 F64 = torch.float64
 SIZES = [3, 5, 9, 31, 141]
@@ -124,6 +124,16 @@ def test_evaluations_are_counted_and_the_last_slope_is_used_again() -> None:
     assert 2 <= spent <= 14
     tries = estimated.stats.accepted + estimated.stats.rejected
     assert estimated.stats.nfe == 2 + 3 * tries + spent
+
+
+def test_steps_are_cut_to_201_stages_and_where_fewer_stages_pay() -> None:
+    flow = Flow(lambda t, x: x, Rows(), torch.ones(1))
+    free = RKL2(radius=10.0).begin(flow, Rows(), Accuracy(1e-3, 1e-3))
+    # Up to 8.3 the reach of 3 stages, 5, is cheaper per unit of time than 5 stages.
+    for h, wanted in ((0.4, 0.4), (0.55, 0.5), (0.83, 0.5), (0.85, 0.85), (9e9, 2030.0)):
+        assert free.limit(np.array([h])) == pytest.approx([wanted], rel=1e-9)
+    grid = RKL2(radius=10.0).begin(flow, Rows(), Accuracy())
+    assert grid.limit(np.array([9e9])).tolist() == [9e9]
 
 
 def test_errors_stay_proportional_to_the_tolerance() -> None:
