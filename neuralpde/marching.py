@@ -101,7 +101,9 @@ class March:
             bar.close()
         spent = products.total - before - (0 if track is None else track.products)
         told = loop.stepper.story()
-        trajectory = self._trajectory(problem, loop, solution, f"{reason}; {told}" if told else reason)
+        trajectory = self._trajectory(
+            problem, loop, solution, f"{reason}; {told}" if told else reason
+        )
         trajectory.stats.operator_products = spent
         if track is not None:
             entries = entries_per_graph(problem)

@@ -166,8 +166,10 @@ class Newton:
                 break
             known = active & last.isfinite()
             rate = size / last
-            rates = torch.where(known, rate, rates)
-            bends = torch.where(known & (way > 0), rate / way, bends)
+            # Linear systems are solved to a tolerance, below which nothing is seen.
+            sure = torch.maximum(size, tolerance) / last
+            rates = torch.where(known, sure, rates)
+            bends = torch.where(known & (way > 0), sure / way, bends)
             way = self._way(y)
             expected = torch.maximum(rates, (bends * way).nan_to_num(torch.inf, torch.inf))
             rate = torch.where(known, rate, expected)

@@ -13,7 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuralpde import Graph, Trajectory, catalogue, solve
 from neuralpde.fields import Field, allen_cahn
-from solvers.switching import Switching
+from solvers.flow import Flow
+from solvers.rows import Rows
+from solvers.stepper import Accuracy
+from solvers.switching import Switching, Ways
 
 F64 = torch.float64
 
@@ -102,7 +105,8 @@ def test_stiff_diffusion_changes_to_rkl2_and_says_when(tol: float) -> None:
     assert auto.stats.solver == auto.settings["solver"] == "tsit5, rkl2"
     assert auto.stats.operator_products < tsit5.stats.operator_products / 3
     when, length = change(auto)
-    assert 0.1 < when < 6
+    # Three looks at 1e-3; noise of the stiff modes hides at 1e-5 that rkl2 pays.
+    assert 0.1 < when < (0.5 if tol == 1e-3 else 6.0)
     assert 2 < length < 6
     assert "limited by stability" in auto.stats.reason
     L = graph.laplacian("comb", dtype=F64).to_dense().numpy()
@@ -153,16 +157,18 @@ def test_tight_tolerances_bring_tsit5_back() -> None:
     torch.testing.assert_close(auto.final, fine.final, rtol=0, atol=2e-7)
 
 
-def test_rotations_stay_with_tsit5() -> None:
-    """Eigenvalues -1.5 +- 20 i at rest: stability limits the steps, and rkl2 could not help."""
-    turn = torch.tensor([[-1.5, 20.0], [-20.0, -1.5]], dtype=F64)
-    x0 = torch.tensor([1.0, 0.0], dtype=F64)
-    traj = solve(lambda t, x: turn @ x + 0.01 * torch.sin(t), x0, 60.0, rtol=1e-3, atol=1e-3)
-    tsit5 = solve(
-        lambda t, x: turn @ x + 0.01 * torch.sin(t), x0, 60.0, solver="tsit5", rtol=1e-3, atol=1e-3
-    )
+@pytest.mark.parametrize("damping", [1.5, 6.0])
+def test_rotations_stay_with_tsit5(damping: float) -> None:
+    """Eigenvalues -damping +- 20 i: stability limits the steps, and rkl2 could not help."""
+    turn = torch.tensor([[-damping, 20.0], [-20.0, -damping]], dtype=F64)
+    x0, how = torch.tensor([1.0, 0.0], dtype=F64), {"rtol": 1e-3, "atol": 1e-3}
+    traj = solve(lambda t, x: turn @ x + 0.01 * torch.sin(t), x0, 60.0, **how)
+    tsit5 = solve(lambda t, x: turn @ x + 0.01 * torch.sin(t), x0, 60.0, solver="tsit5", **how)
     assert traj.status == "done"
-    assert traj.stats.nfe < 1.1 * tsit5.stats.nfe
+    assert traj.stats.solver == "tsit5"
+    # A refusal costs a look at the spectrum, and each next one is twice as far away.
+    assert traj.stats.nfe <= 1.01 * tsit5.stats.nfe
+    assert ("|Im| = 20, where rkl2 does not pay" in traj.stats.reason) == (damping == 6.0)
 
 
 class Hopping(Field):
@@ -221,7 +227,7 @@ STATES = [
 
 def test_graphs_of_a_batch_change_on_their_own() -> None:
     how: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
-    times = [0.0, 1.77, 3.1, 6.0]
+    times = torch.linspace(0.0, 5.0, 31, dtype=F64)
     together = solve(Driven(), torch.cat(STATES), times, Graph.union(BATCH), **how)
     assert "in 2 of 4 graphs" in together.stats.reason
     first, solvers = 0, []
@@ -235,13 +241,31 @@ def test_graphs_of_a_batch_change_on_their_own() -> None:
     assert solvers == WAYS
 
 
+def test_no_method_is_tried_on_rows_of_the_other() -> None:
+    """A step of rkl2 in which tsit5 would overflow, and give gradients of 0 times infinity."""
+    rows = Rows(torch.tensor([0, 1]), 2)
+    rate = torch.tensor([[1000.0], [1.0]], dtype=F64, requires_grad=True)
+    x = torch.tensor([[3.0], [3.0]], dtype=F64, requires_grad=True)
+    flow = Flow(lambda t, y: (-rate * torch.sinh(y[0]),), rows, x)
+    t, h = np.zeros(2), np.array([0.5, 0.02])
+    stepper = Switching().begin(flow, rows, Accuracy(1e-3, 1e-3))
+    ways = Ways(np.array([True, False]), np.array([201, 3]))
+    slope = flow(t, (x,))
+    f = flow.stages(t, h)
+    step = stepper.step(f, rows.spread(h, x), (x,), slope, plan=ways)
+    found = torch.autograd.grad(step.x[0].sum(), (x, rate))
+    assert all(bool(one.isfinite().all()) for one in (*step.x, *found))
+    exact = 2 * math.atanh(math.tanh(1.5) * math.exp(-0.02))
+    assert step.x[0][1].item() == pytest.approx(exact, rel=1e-3)
+
+
 def test_gradients_replay_both_methods_and_stay_finite() -> None:
     """A step of rkl2 is far too long for tsit5, which must not be tried on these rows."""
     found = []
     for grad in ("tape", "replay"):
         x, rate = torch.cat(STATES).requires_grad_(), nn.Parameter(torch.tensor(1.0, dtype=F64))
         traj = solve(
-            Driven(rate), x, [0.0, 2.7, 5.0], Graph.union(BATCH), rtol=1e-3, atol=1e-3, grad=grad
+            Driven(rate), x, [0.0, 2.7, 8.0], Graph.union(BATCH), rtol=1e-3, atol=1e-3, grad=grad
         )
         assert traj.stats.solver == "tsit5, rkl2"
         loss = traj.x[1].square().sum() + traj.final.sum()
