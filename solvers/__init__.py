@@ -8,13 +8,16 @@ from solvers.explicit import ExplicitRungeKutta, explicit
 from solvers.failure import SolveFailed, SolveInterrupted
 from solvers.schedules import Cosine, Points, Power, Uniform
 from solvers.series import Series
+from solvers.stabilised import RKL2
 from solvers.stochastic import EulerMaruyama, StochasticHeun
+from solvers.switching import Switching
 from solvers.tableaus import TABLEAUS
 from solvers.trajectory import Stats, Trajectory
 
 __all__ = [
     "PI",
     "PID",
+    "RKL2",
     "TABLEAUS",
     "Brownian",
     "Control",
@@ -29,6 +32,7 @@ __all__ = [
     "SolveInterrupted",
     "Stats",
     "StochasticHeun",
+    "Switching",
     "Trajectory",
     "Uniform",
     "explicit",

@@ -78,7 +78,7 @@ class Groups:
         rows = float(a.shape[0]) if self.rows is None else self.rows
         return (self.dot(a, a) / (rows * width + 1e-300)).sqrt()
 
-    def spread(self, numbers: Numbers, like: Matrix) -> Matrix:
+    def spread(self, numbers: Numbers, like: Matrix) -> Tensor:
         """Give each row the numbers of its graph, in the dtype of `like`; it multiplies a matrix.
 
         Example:

@@ -240,8 +240,8 @@ class DiagonallyImplicit(Stepper):
             1.0 if self._accuracy.rtol is None else TARGET,
         )
 
-    def _level(self, layout: Layout, start: Matrix, x: State) -> Matrix:
-        """What an error of one tolerance is, entry by entry."""
+    def _level(self, layout: Layout, start: Matrix, x: State) -> Tensor:
+        """What an error of one tolerance is, entry by entry or graph by graph."""
         groups, accuracy = self._groups, self._accuracy
         size = groups.spread(groups.rms(start), start)
         finfo = torch.finfo(start.dtype)

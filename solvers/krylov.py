@@ -40,7 +40,7 @@ def conjugate_gradients(
     tolerance: Float[Tensor, " graphs"],
     groups: Groups,
     *,
-    weight: Matrix | float = 1.0,
+    weight: float | Tensor = 1.0,
     preconditioner: Tensor | None = None,
     metric: Float[Tensor, " rows"] | None = None,
     limit: int = 1000,

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from neuralpde import SolveFailed, solve
 
 F64 = torch.float64
-every = pytest.mark.parametrize("solver", ("trbdf2", "implicit_euler", "crank_nicolson"))
+every = pytest.mark.parametrize("solver", ["trbdf2", "implicit_euler", "crank_nicolson"])
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
