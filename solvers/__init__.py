@@ -10,7 +10,6 @@ from solvers.schedules import Cosine, Points, Power, Uniform
 from solvers.series import Series
 from solvers.stabilised import RKL2
 from solvers.stochastic import EulerMaruyama, StochasticHeun
-from solvers.switching import Switching
 from solvers.tableaus import TABLEAUS
 from solvers.trajectory import Stats, Trajectory
 
@@ -32,7 +31,6 @@ __all__ = [
     "SolveInterrupted",
     "Stats",
     "StochasticHeun",
-    "Switching",
     "Trajectory",
     "Uniform",
     "explicit",
