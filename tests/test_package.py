@@ -68,7 +68,7 @@ def test_nothing_goes_up(path: Path) -> None:
 @pytest.mark.parametrize("path", FACES, ids=relative)
 def test_faces_are_short_and_define_nothing(path: Path) -> None:
     text = path.read_text()
-    assert len(text.splitlines()) < 40
+    assert len(text.splitlines()) < 120, "a folder of so many names is two folders"
     statements = ast.parse(text).body
     assert ast.get_docstring(ast.parse(text)), "a face says what its folder holds"
     for statement in statements[1:]:

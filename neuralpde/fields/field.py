@@ -28,6 +28,8 @@ class Field(nn.Module):
 
     Attributes:
         order: 2 when the state is a pair (position, velocity).
+        stalk: Dims of a stalk where the state is `[nodes, stalk, channels]`; else None.
+        is_complex: True when the state is complex.
         operator: The linear part A, once bound; None when there is none.
         source: A constant tensor once bound; None when there is none.
         lyapunov: The functional that a gradient flow descends, or None.
@@ -57,6 +59,8 @@ class Field(nn.Module):
     """
 
     order: int = 1
+    stalk: int | None = None
+    is_complex: bool = False
     operator: Operator | None = None
     source: Tensor | None = None
     lyapunov: Any = None

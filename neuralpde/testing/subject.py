@@ -57,10 +57,12 @@ class Subject:
 
 def first_state(field: Field, graph: Graph) -> State:
     """Make up a state of the kind that the field takes."""
-    shape = (graph.num_nodes, getattr(field, "channels", CHANNELS))
-    x = torch.randn(shape, dtype=torch.float64)
+    stalk = () if field.stalk is None else (field.stalk,)
+    shape = (graph.num_nodes, *stalk, getattr(field, "channels", CHANNELS))
+    dtype = torch.complex128 if field.is_complex else torch.float64
+    x = torch.randn(shape, dtype=dtype)
     if field.order == 2:
-        return x, torch.randn(shape, dtype=torch.float64)
+        return x, torch.randn(shape, dtype=dtype)
     return started(field, x)
 
 
