@@ -2,20 +2,32 @@
 
 from analysis import plots
 from analysis.decay import Decay, Law, fit_decay
-from analysis.measures import Dirichlet, Measure, Norm, Rayleigh
+from analysis.energies import Dirichlet, Norm, Rayleigh
+from analysis.invariants import Lyapunov, Mass
+from analysis.measures import Measure
+from analysis.ranks import EffectiveRank, NumericalRank
+from analysis.similarity import MAD, ConsensusDistance
+from analysis.tracing import trace
 from analysis.verdicts import Verdict, verdict
 from neuralpde.energies import dirichlet_energy
 
 __all__ = [
+    "MAD",
+    "ConsensusDistance",
     "Decay",
     "Dirichlet",
+    "EffectiveRank",
     "Law",
+    "Lyapunov",
+    "Mass",
     "Measure",
     "Norm",
+    "NumericalRank",
     "Rayleigh",
     "Verdict",
     "dirichlet_energy",
     "fit_decay",
     "plots",
+    "trace",
     "verdict",
 ]

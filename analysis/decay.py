@@ -41,6 +41,9 @@ class Law:
         origin: Where the power law would be infinite; minus infinity for the exponential one.
         r2: Share of the variance of log y that the law explains.
         aic: Akaike's criterion; smaller is better, differences below 6 say little.
+
+    >>> Law("power", 2.0, 0.0, 3.0, 1.0, 0.0, 1.0, 0.0)(torch.tensor([1.0, 2.0])).tolist()
+    [3.0, 0.75]
     """
 
     name: str
@@ -53,11 +56,7 @@ class Law:
     aic: float
 
     def __call__(self, t: Float[torch.Tensor, " points"]) -> Float[torch.Tensor, " points"]:
-        """The law at some times.
-
-        >>> Law("power", 2.0, 0.0, 3.0, 1.0, 0.0, 1.0, 0.0)(torch.tensor([1.0, 2.0])).tolist()
-        [3.0, 0.75]
-        """
+        """The law at some times."""
         if self.name == "exponential":
             return self.level * torch.exp(-self.rate * (t - self.start))
         return self.level * ((t - self.origin) / (self.start - self.origin)) ** -self.rate
@@ -74,6 +73,11 @@ class Decay:
         end: Last one.
         points: Values used.
         drop: Natural logarithm of the ratio of the first to the last value of the window.
+
+    >>> t = torch.linspace(1, 9, 33, dtype=torch.float64)
+    >>> found = fit_decay(Series(t, t**-2.0), start=1.0)
+    >>> found.law.name, round(found.power.rate, 2), round(found.steadiness, 2)
+    ('power', 2.0, 0.11)
     """
 
     exponential: Law

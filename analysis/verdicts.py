@@ -36,6 +36,9 @@ class Verdict:
         reason: Why, with the numbers.
         decay: The fitted laws of the relative energy, where it falls at all.
         norm: Those of the norm, where the verdict rests on them.
+
+    >>> print(Verdict("undecided", "only 3 values lie above the floor, 6 are needed"))
+    undecided: only 3 values lie above the floor, 6 are needed
     """
 
     outcome: str
