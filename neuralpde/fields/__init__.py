@@ -1,9 +1,10 @@
 """Vector fields on graphs: short classes over few building blocks."""
 
-from neuralpde.fields.best_response import BestResponse, EdgeWeights
+from neuralpde.fields.best_response import BestResponse
 from neuralpde.fields.controlled import ControlledDiffusion, time_then_space
 from neuralpde.fields.coupling import Coupling
 from neuralpde.fields.diffusion import Diffusion, Heat, Source
+from neuralpde.fields.edge_weights import EdgeWeights
 from neuralpde.fields.field import Field, Sum
 from neuralpde.fields.grand import GRAND
 from neuralpde.fields.langevin import DoubleWell, Langevin

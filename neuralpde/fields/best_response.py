@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuralpde.fields.constants import hold, per_graph
+from neuralpde.fields.constants import hold, per_graph, spend
 from neuralpde.fields.field import Field, State
 from neuralpde.graph import Graph
-from neuralpde.operators import Operator, SparseOperator
+from neuralpde.operators import Operator
+from solvers.rows import Rows
 
 Network = Callable[[Graph, Any], Operator]
 
@@ -22,57 +23,6 @@ DENSE = 100
 
 MARGIN = 1e-9
 """An eigenvalue this close to 1 is one that is 1."""
-
-
-class EdgeWeights(nn.Module):
-    """A network with a learned weight on every edge of a graph: G_ij = weights[e] for e from j to i.
-
-    Args:
-        graph: Whose edges they are; weights stand in the order of `graph.edge_index`.
-        symmetric: Whether both directions of an edge have the mean of their two weights. The graph
-            is undirected then.
-
-    Attributes:
-        weights: Parameter `[edges]`, the weights of the graph at first.
-
-    Raises:
-        ValueError: For a directed graph with `symmetric`; when called, for another graph.
-
-    >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
-    >>> network = EdgeWeights(graph)
-    >>> network.weights.data = torch.tensor([2.0, 4.0])
-    >>> network(graph, torch.zeros(2, 1)).to_dense().tolist()
-    [[0.0, 3.0], [3.0, 0.0]]
-    """
-
-    def __init__(self, graph: Graph, *, symmetric: bool = True) -> None:
-        super().__init__()
-        if symmetric and graph.directed:
-            raise ValueError(
-                "symmetric weights need both directions of every edge: use "
-                'graph.undirected(reduce="max"), or symmetric=False'
-            )
-        self.symmetric = symmetric
-        self.weights = nn.Parameter(graph.edge_weight.to(graph.dtype, copy=True))
-
-    def forward(self, graph: Graph, x0: State) -> SparseOperator:
-        """The operator G."""
-        first = x0[0] if isinstance(x0, tuple) else x0
-        values = self.weights.to(first.dtype)
-        if len(values) != graph.pattern.nnz:
-            raise ValueError(
-                f"{len(values)} weights for a graph of {graph.pattern.nnz} arcs; they belong to the "
-                "graph that they were made for"
-            )
-        if self.symmetric:
-            values = (values + values[graph.pattern.transposed[2]]) / 2
-        return SparseOperator(
-            graph.pattern,
-            values,
-            symmetric=self.symmetric,
-            batch=graph.batch,
-            num_graphs=graph.num_graphs,
-        )
 
 
 class BestResponse(Field):
@@ -122,6 +72,7 @@ class BestResponse(Field):
     benefit: float | Tensor
     beta: float | Tensor
     network: Any
+    pull: Operator
 
     def __init__(
         self,
@@ -146,18 +97,14 @@ class BestResponse(Field):
         beta = per_graph("beta", self.beta, graph.num_graphs)
         benefit = torch.as_tensor(self.benefit, dtype=x0.dtype, device=x0.device)
         if self.nonnegative:
-            self.others, self.b = G * beta, benefit.expand_as(x0)
+            self.pull, self.b = G * beta, benefit.expand_as(x0)
         else:
             self.operator, self.source = G.shifted(beta, -1.0), benefit.expand_as(x0).clone()
-        # What was built stands for the numbers: bound, they are constants that are shown.
-        for name in ("benefit", "beta"):
-            number = self._parameters.pop(name, None)
-            if number is not None:
-                setattr(self, name, number.detach())
+        spend(self, "benefit", "beta")
 
     def rest(self, t: Tensor, x: Tensor) -> Tensor:
         """With actions that are not negative: the best answer minus the action."""
-        return torch.relu(self.others @ x + self.b) - x
+        return torch.relu(self.pull @ x + self.b) - x
 
     def amplification(self) -> float:
         """Largest real part of an eigenvalue of beta G, over all graphs: below 1 the game settles.
@@ -169,18 +116,17 @@ class BestResponse(Field):
         >>> BestResponse(beta=-0.5).bind(pair, torch.zeros(2, 1).double()).amplification()
         0.5
         """
-        self._check_bound()
-        if self.nonnegative:
-            return _rightmost(self.others)
-        assert self.operator is not None
-        return _rightmost(self.operator) + 1.0
+        return _rightmost(self._others())
 
     def unsettled(self) -> str | None:
         """Why the flow has no steady state, or None where there is one or nothing is known."""
-        if self.nonnegative and not (self.others.tags.nonnegative and bool((self.b > 0).all())):
+        others = self._others()
+        if self.nonnegative and not (others.tags.nonnegative and bool((self.b > 0).all())):
             # Players may stop to play, and only the flow shows who does.
             return None
-        grown = self.amplification()
+        if bool((others.bound() < 1 - MARGIN).all()):
+            return None
+        grown = _rightmost(others)
         if grown < 1 - MARGIN:
             return None
         return (
@@ -197,22 +143,15 @@ class BestResponse(Field):
         Raises:
             ValueError: Before binding, and for networks that are not symmetric.
         """
-        self._check_bound()
-        if self.nonnegative:
-            answer, b, symmetric = self.others @ x, self.b, self.others.symmetric
-        else:
-            assert self.operator is not None
-            assert self.source is not None
-            answer, b, symmetric = self.operator @ x + x, self.source, self.operator.symmetric
-        if not symmetric:
+        others, b = self._others(), self.b if self.nonnegative else self.source
+        if not others.symmetric:
             raise ValueError(
                 "a game on a network that is not symmetric has no such potential; use "
                 'graph.undirected(reduce="max"), or adjacency("sym")'
             )
-        rows = (x * (x / 2 - answer / 2 - b)).reshape(len(x), -1).sum(1, dtype=torch.float64)
-        if self.graph is None or self.graph.batch is None:
-            return rows.sum().reshape(1)
-        return rows.new_zeros(self.graph.num_graphs).index_add(0, self.graph.batch, rows)
+        graph = self.graph
+        assert graph is not None
+        return Rows(graph.batch, graph.num_graphs).sums((x * (x / 2 - others @ x / 2 - b),))
 
     def relabelled(self, order: Tensor) -> BestResponse:
         """Return the same game on a graph whose node `k` was node `order[k]` before."""
@@ -221,9 +160,13 @@ class BestResponse(Field):
             benefit = benefit[order]
         return BestResponse(benefit, self.beta, self.network, nonnegative=self.nonnegative)
 
-    def _check_bound(self) -> None:
+    def _others(self) -> Operator:
+        """Beta G, what the others do to a player."""
         if not self.is_bound:
             raise ValueError("a game is played on a graph: call field.bind(graph, x0) first")
+        if self.operator is None:
+            return self.pull
+        return self.operator.shifted(1.0, 1.0)
 
     def extra_repr(self) -> str:
         """The arguments."""

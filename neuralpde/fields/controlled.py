@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralpde.fields.constants import hold, per_graph
+from neuralpde.fields.constants import hold, per_graph, spend
 from neuralpde.fields.diffusion import Heat
 from neuralpde.fields.field import Field, State
 from neuralpde.fields.layers import Layers
@@ -94,11 +94,7 @@ class ControlledDiffusion(Field):
             signal = signal(graph, x0)
         self.signal = signal.like(x0)
         self._check(graph, x0)
-        # The operator stands for the numbers: bound, they are constants that are shown.
-        for name in ("rate", "decay"):
-            number = self._parameters.pop(name, None)
-            if number is not None:
-                setattr(self, name, number.detach())
+        spend(self, "rate", "decay")
 
     def rest(self, t: Tensor, x: Tensor) -> Tensor:
         """The encoded signal."""

@@ -15,6 +15,7 @@ from neuralpde.fields.field import Field, State
 from neuralpde.fields.slope import downhill
 from neuralpde.graph import Graph
 from solvers.noise import NoiseTerm
+from solvers.rows import Rows
 
 Energy = Callable[[Tensor, Graph], Tensor]
 
@@ -57,10 +58,7 @@ class DoubleWell(nn.Module):
             )
         springs = 0.5 * self.coupling * x * (graph.like(x).laplacian("comb") @ x)
         wells = 0.25 * self.height * (1 - x.square()).square()
-        rows = (springs + wells).reshape(len(x), -1).sum(1, dtype=torch.float64)
-        if graph.batch is None:
-            return rows.sum().reshape(1)
-        return rows.new_zeros(graph.num_graphs).index_add(0, graph.batch, rows)
+        return Rows(graph.batch, graph.num_graphs).sums((springs + wells,))
 
     def extra_repr(self) -> str:
         """The arguments."""

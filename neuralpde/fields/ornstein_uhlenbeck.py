@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralpde.fields.constants import hold, per_graph
+from neuralpde.fields.constants import hold, per_graph, spend
 from neuralpde.fields.field import Field, State
 from neuralpde.graph import Graph
 from solvers.exact import propagate
@@ -89,11 +89,7 @@ class OrnsteinUhlenbeck(Field):
             centre = torch.as_tensor(self.centre, dtype=x0.dtype, device=x0.device)
             self.source = -(self.operator @ centre.expand_as(x0).contiguous())
         self.shape = x0.shape
-        # What was built stands for the numbers: bound, they are constants that are shown.
-        for name in ("rate", "pull", "centre"):
-            number = self._parameters.pop(name, None)
-            if number is not None:
-                setattr(self, name, number.detach())
+        spend(self, "rate", "pull", "centre")
 
     def inherited_noise(self) -> NoiseTerm:
         """The noise s dW."""
