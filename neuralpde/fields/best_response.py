@@ -151,6 +151,7 @@ class BestResponse(Field):
             )
         graph = self.graph
         assert graph is not None
+        assert b is not None
         return Rows(graph.batch, graph.num_graphs).sums((x * (x / 2 - others @ x / 2 - b),))
 
     def relabelled(self, order: Tensor) -> BestResponse:
@@ -175,7 +176,7 @@ class BestResponse(Field):
 
 def _rightmost(A: Operator) -> float:
     """Largest real part of an eigenvalue."""
-    A = A.to(torch.float64)
+    A = A.to(torch.float64, "cpu")
     n = A.num_nodes
     with torch.no_grad():
         if n <= DENSE:
