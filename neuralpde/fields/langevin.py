@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuralpde.fields.constants import hold
+from neuralpde.fields.constants import hold, spend
 from neuralpde.fields.field import Field, State
 from neuralpde.fields.slope import downhill
 from neuralpde.graph import Graph
-from solvers.noise import NoiseTerm
 from solvers.rows import Rows
 
 Energy = Callable[[Tensor, Graph], Tensor]
@@ -88,12 +87,11 @@ class Langevin(Field):
 
     >>> well = Langevin(lambda x, graph: (x**4 / 4).sum(), temperature=0.5)
     >>> bound = well.bind(Graph(torch.zeros(2, 0).long(), 1), torch.tensor([[2.0]]))
-    >>> bound(torch.tensor(0.0), torch.tensor([[2.0]])).tolist(), bound.noise.amplitude
+    >>> bound(torch.tensor(0.0), torch.tensor([[2.0]])).tolist(), bound.noise
     ([[-8.0]], 1.0)
     """
 
     batched_time = True
-    needs_graph = True
     temperature: float | Tensor
 
     def __init__(
@@ -105,15 +103,17 @@ class Langevin(Field):
             raise ValueError(f"temperature is {temperature!r}; it is not negative")
         self.energy: Any = DoubleWell() if energy is None else energy
 
+    def prepare(self, graph: Graph, x0: State) -> None:
+        """Freeze the strength of the noise."""
+        if isinstance(self.temperature, Tensor):
+            self.noise = (2 * self.temperature).sqrt()
+        elif self.temperature:
+            self.noise = math.sqrt(2 * self.temperature)
+        spend(self, "temperature")
+
     def rest(self, t: Tensor, x: Tensor) -> Tensor:
         """The force -grad E."""
         return downhill(self._energy, x)
-
-    def inherited_noise(self) -> NoiseTerm | None:
-        """The noise sqrt(2 T) dW; none at temperature 0."""
-        if isinstance(self.temperature, Tensor):
-            return NoiseTerm((2 * self.temperature).sqrt())
-        return NoiseTerm(math.sqrt(2 * self.temperature)) if self.temperature else None
 
     def lyapunov(self, x: State) -> Float[Tensor, " graphs"]:
         """The energy of each graph, float64.
