@@ -23,9 +23,9 @@ class Signal(nn.Module):
                 before it (of the first interval at the first knot): continuously differentiable
 
     Both are local: `u(t)` knows no value later than the end of its own interval. Before the first
-    and after the last knot the signal keeps its end values. Where straight lines meet, or cubics
-    (in the second derivative), a step of high order loses accuracy unless it ends there: solve for
-    the times of `grid`.
+    and after the last knot the signal keeps its end values. Where straight lines meet (or cubics, in
+    the second derivative) a step of high order loses its order unless it ends there. Fixed steps
+    end at the times of `grid`; adaptive ones find the knots, at the price of rejected steps.
 
     Args:
         times: `[knots]`, rising, at least two; kept in float64.
@@ -95,7 +95,7 @@ class Signal(nn.Module):
         return hermite(theta, width, (left,), (before,), (right,), (rise,))[0]
 
     def grid(self, start: float, end: float) -> Float[Tensor, " times"]:
-        """The times from `start` to `end` with the knots between them: steps land on all of them.
+        """The times from `start` to `end` with the knots between them, for a solve in fixed steps.
 
         >>> Signal([0.0, 1.0, 3.0], torch.zeros(3)).grid(2.0, 0.5).tolist()
         [2.0, 1.0, 0.5]

@@ -28,9 +28,9 @@ class ControlledDiffusion(Field):
     `x(t) = int_0^t e^(-(t-s) (rate L + decay)) B u(s) ds`: what a node hears of another one's input
     is a heat kernel times a memory.
 
-    Steps should end where the signal has its knots: `solve(field, x0, signal.grid(0, T), graph)`
-    makes them; an adaptive method finds the knots too, at the price of rejected steps. Outside of
-    its times the signal keeps its end values.
+    Steps should end where the signal has its knots: `solve(field, x0, signal.grid(0, T), graph,
+    steps=n)` adds them to the grid; adaptive methods find them, at the price of rejected steps.
+    Outside of its times the signal keeps its end values.
 
     Args:
         signal: u, with values `[knots, nodes, inputs]`, or `[knots, 1, inputs]` where all nodes get
