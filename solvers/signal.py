@@ -23,9 +23,10 @@ class Signal(nn.Module):
                 before it (of the first interval at the first knot): continuously differentiable
 
     Both are local: `u(t)` knows no value later than the end of its own interval. Before the first
-    and after the last knot the signal keeps its end values. Where straight lines meet (or cubics, in
-    the second derivative) a step of high order loses its order unless it ends there. Fixed steps
-    end at the times of `grid`; adaptive ones find the knots, at the price of rejected steps.
+    and after the last knot the signal keeps its end values.
+
+    Where straight lines meet (or cubics, in the second derivative), a step of high order loses its
+    order unless it ends there; fixed steps end at the times of `grid`.
 
     Args:
         times: `[knots]`, rising, at least two; kept in float64.

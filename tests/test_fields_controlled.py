@@ -106,6 +106,19 @@ def test_a_high_order_is_kept_where_steps_end_at_the_knots() -> None:
     assert math.log2(blind[0] / blind[1]) < 3
 
 
+def test_adaptive_steps_that_end_at_the_knots_are_fewer_and_keep_the_tolerance() -> None:
+    u, x0 = Signal(TIMES, normal(5, N, 1)), normal(N, 1, seed=1)
+    field = controlled(u)
+    exact = solve(field, x0, u.grid(0.0, 2.0), GRAPH, solver="rk4", steps=512).final
+    blind = solve(field, x0, 2.0, GRAPH, rtol=1e-6, atol=1e-8)
+    pieces = solve(field.between(0.0, 2.0), x0, 2.0, GRAPH, rtol=1e-6, atol=1e-8)
+    assert (pieces.final - exact).norm() < 1e-6
+    assert (blind.final - exact).norm() > 50 * (pieces.final - exact).norm()
+    assert pieces.stats.nfe < 0.6 * blind.stats.nfe
+    with pytest.raises(ValueError, match="give a Signal"):
+        controlled(lambda graph, x0: u).between(0.0, 1.0)
+
+
 def by_hand(u: Signal, T: float) -> np.ndarray:
     """Each node's own leaky integral, int_0^T e^(-decay (T - s)) u(s) ds, by quadrature."""
 

@@ -28,9 +28,10 @@ class ControlledDiffusion(Field):
     `x(t) = int_0^t e^(-(t-s) (rate L + decay)) B u(s) ds`: what a node hears of another one's input
     is a heat kernel times a memory.
 
-    Steps should end where the signal has its knots: `solve(field, x0, signal.grid(0, T), graph,
-    steps=n)` adds them to the grid; adaptive methods find them, at the price of rejected steps.
-    Outside of its times the signal keeps its end values.
+    Steps should end where the signal has its knots: `solve(field.between(0, T), x0, T, graph)` ends
+    adaptive steps there, `solve(field, x0, signal.grid(0, T), graph, steps=n)` adds the knots to a
+    grid. Without either, errors are larger than the tolerance, or steps many. Outside of its times
+    the signal keeps its end values.
 
     Args:
         signal: u, with values `[knots, nodes, inputs]`, or `[knots, 1, inputs]` where all nodes get
@@ -99,6 +100,24 @@ class ControlledDiffusion(Field):
     def rest(self, t: Tensor, x: Tensor) -> Tensor:
         """The encoded signal."""
         return self._encoded(t).expand_as(x)
+
+    def between(self, start: float, end: float) -> Layers:
+        """Return the same field in pieces that end at the knots, for a solve from start to end.
+
+        Raises:
+            ValueError: For a signal that is only built at bind.
+
+        >>> field = ControlledDiffusion(Signal([0.0, 1.0, 4.0], torch.zeros(3, 1, 1)))
+        >>> field.between(0.0, 2.0).fractions
+        (0.0, 0.5, 1.0)
+        """
+        if not isinstance(self.signal, Signal):
+            raise ValueError(
+                "the knots of a signal that is built at bind are not known yet; give a Signal"
+            )
+        grid = self.signal.grid(start, end)
+        fractions = ((grid - grid[0]) / (grid[-1] - grid[0])).tolist()
+        return Layers([self] * (len(fractions) - 1), fractions)
 
     def relabelled(self, order: Tensor) -> ControlledDiffusion:
         """Return the same field on a graph whose node `k` was node `order[k]` before."""
