@@ -200,6 +200,10 @@ def _posed(field: Any, x0: State, graph: Any, horizon: float, max_steps: int) ->
         )
     if known is not None and known.noise is not None:
         raise ValueError(f"{problem.name} is stochastic and never at rest; give its drift alone")
+    unsettled = getattr(known, "unsettled", None)
+    why = None if unsettled is None else unsettled()
+    if why is not None:
+        raise ValueError(f"{problem.name} {why}")
     return problem
 
 

@@ -8,6 +8,7 @@ from solvers.explicit import ExplicitRungeKutta, explicit
 from solvers.failure import SolveFailed, SolveInterrupted
 from solvers.schedules import Cosine, Points, Power, Uniform
 from solvers.series import Series
+from solvers.signal import Signal
 from solvers.stabilised import RKL2
 from solvers.stochastic import EulerMaruyama, StochasticHeun
 from solvers.tableaus import TABLEAUS
@@ -27,6 +28,7 @@ __all__ = [
     "Points",
     "Power",
     "Series",
+    "Signal",
     "SolveFailed",
     "SolveInterrupted",
     "Stats",

@@ -115,7 +115,7 @@ class NoiseTerm:
 
 
 def _fitting(g: Any, x: Tensor) -> Tensor:
-    factor: Tensor = torch.as_tensor(g).to(x)
+    factor = torch.as_tensor(g, dtype=x.dtype, device=x.device)
     sizes = (*(1,) * (x.dim() - factor.dim()), *factor.shape)
     if len(sizes) != x.dim() or any(
         own not in (1, size) for own, size in zip(sizes, x.shape, strict=True)

@@ -90,6 +90,12 @@ def test_single_precision_rounds_the_increments_and_no_more() -> None:
     assert torch.equal(x, Brownian(2, (4,))(1.0).float())
 
 
+def test_a_number_is_as_precise_as_the_state() -> None:
+    x0 = torch.zeros(4, dtype=torch.float64)
+    x = solve(Noise(0.1), x0, 1.0, solver=EulerMaruyama(2), steps=1).final
+    torch.testing.assert_close(x, 0.1 * Brownian(2, (4,))(1.0), rtol=1e-15, atol=0)
+
+
 # --- what is refused ------------------------------------------------------------------------
 
 DETERMINISTIC = ("euler", "heun", "tsit5", "dopri5", "exact", "chebyshev", "rkl2", "trbdf2")

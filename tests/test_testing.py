@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralpde import catalogue
-from neuralpde.fields import Diffusion, Field, Heat, Layers, Source, allen_cahn
+from neuralpde.fields import Diffusion, Field, Heat, Layers, Noise, Source, allen_cahn
 from neuralpde.graph import Graph
 from neuralpde.testing import check_field
 
@@ -217,6 +217,15 @@ class Kinked(Plain):
 
 def test_kinks_are_let_pass_when_they_are_announced() -> None:
     check_field(Kinked(), GRAPH, smooth=False)
+
+
+def test_of_a_stochastic_field_the_drift_is_checked() -> None:
+    scale = nn.Parameter(torch.tensor(0.3))
+    check_field(Plain() + Noise(scale), GRAPH)
+    with pytest.raises(AssertionError, match="batch independence"):
+        check_field(NodeStatistics() + Noise(scale), GRAPH)
+    with pytest.raises(AssertionError, match="smooth function"):
+        check_field(Staircase() + Noise(lambda t, x: 0.1 * x), GRAPH)
 
 
 def test_a_bound_field_is_refused() -> None:

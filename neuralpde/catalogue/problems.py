@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuralpde.catalogue.families import barbell
-from neuralpde.fields import GRAND, Field, Heat, Noise, Reaction, Wave
+from neuralpde.fields import GRAND, Field, Heat, OrnsteinUhlenbeck, Reaction, Wave
 from neuralpde.graph import Graph
 
 State = Tensor | tuple[Tensor, ...]
@@ -84,7 +84,7 @@ class GraphProcess:
     """The graph Ornstein-Uhlenbeck process, dX = -L X dt + sigma dW, with its law.
 
     Attributes:
-        field: `Heat() + Noise(sigma)`, not bound.
+        field: `OrnsteinUhlenbeck(scale=sigma)`, not bound.
         graph: The graph, undirected.
         x0: The first state in float64, the same for all paths.
         sigma: Strength of the noise.
@@ -94,7 +94,7 @@ class GraphProcess:
     (0.0, True)
     """
 
-    field: Field
+    field: OrnsteinUhlenbeck
     graph: Graph
     x0: Tensor
     sigma: float
@@ -110,17 +110,12 @@ class GraphProcess:
         return self.x0 if t == 0 else _exponential(-matrix, t, self.x0)
 
     def covariance(self, t: float) -> Float[Tensor, "nodes nodes"]:
-        """The covariance of a channel, U diag(sigma^2 (1 - e^(-2 lambda t)) / 2 lambda) U^T.
-
-        Constants, lambda = 0, move like Brownian motion: sigma^2 t. The graph is made dense.
+        """The covariance of a channel, see `OrnsteinUhlenbeck.covariance`.
 
         >>> round(ornstein_uhlenbeck(sigma=3.0).covariance(2.0).sum().item() / 12, 9)
         18.0
         """
-        values, U = torch.linalg.eigh(self.graph.laplacian("comb", dtype=torch.float64).to_dense())
-        rates = 2.0 * values.clamp_min(1e-12)
-        spread: Tensor = (U * (-torch.expm1(-rates * t) / rates)) @ U.T
-        return self.sigma**2 * spread
+        return self.field.bind(self.graph, self.x0).covariance(t)
 
 
 class Forcing(Field):
@@ -262,10 +257,10 @@ def ornstein_uhlenbeck(
     """Return the graph Ornstein-Uhlenbeck process, dX = -L X dt + sigma dW.
 
     >>> ornstein_uhlenbeck().field.label
-    'Heat + Noise'
+    'OrnsteinUhlenbeck'
     """
     graph, x0 = _start(graph, channels)
-    return GraphProcess(Heat() + Noise(sigma), graph, x0, sigma)
+    return GraphProcess(OrnsteinUhlenbeck(scale=sigma), graph, x0, sigma)
 
 
 def _start(graph: Graph | None, channels: int) -> tuple[Graph, Tensor]:

@@ -1,23 +1,34 @@
 """Vector fields on graphs: short classes over few building blocks."""
 
+from neuralpde.fields.best_response import BestResponse
+from neuralpde.fields.controlled import ControlledDiffusion, time_then_space
 from neuralpde.fields.coupling import Coupling
 from neuralpde.fields.diffusion import Diffusion, Heat, Source
+from neuralpde.fields.edge_weights import EdgeWeights
 from neuralpde.fields.field import Field, Sum
 from neuralpde.fields.grand import GRAND
+from neuralpde.fields.langevin import DoubleWell, Langevin
 from neuralpde.fields.layers import Layers
 from neuralpde.fields.noise import Noise
+from neuralpde.fields.ornstein_uhlenbeck import OrnsteinUhlenbeck
 from neuralpde.fields.pinned import Pinned
 from neuralpde.fields.reaction import Reaction, allen_cahn, fisher
 from neuralpde.fields.wave import Wave
 
 __all__ = [
     "GRAND",
+    "BestResponse",
+    "ControlledDiffusion",
     "Coupling",
     "Diffusion",
+    "DoubleWell",
+    "EdgeWeights",
     "Field",
     "Heat",
+    "Langevin",
     "Layers",
     "Noise",
+    "OrnsteinUhlenbeck",
     "Pinned",
     "Reaction",
     "Source",
@@ -25,4 +36,5 @@ __all__ = [
     "Wave",
     "allen_cahn",
     "fisher",
+    "time_then_space",
 ]

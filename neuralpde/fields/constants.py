@@ -54,3 +54,23 @@ def per_graph(name: str, value: float | Tensor, num_graphs: int) -> float | Tens
     if isinstance(value, Tensor) and value.dim() and len(value) != num_graphs:
         raise ValueError(f"{len(value)} values of {name} for {num_graphs} graphs; give one each")
     return value
+
+
+def spend(module: nn.Module, *names: str) -> None:
+    """Leave of a bound field's numbers what they were: something was built that stands for them.
+
+    Args:
+        module: The field, in `prepare`.
+        names: Of its numbers; those that are learned become constants.
+
+    >>> import torch
+    >>> field = nn.Module()
+    >>> hold(field, "rate", nn.Parameter(torch.tensor(0.5)))
+    >>> spend(field, "rate")
+    >>> field.rate, len(list(field.parameters()))
+    (tensor(0.5000), 0)
+    """
+    for name in names:
+        number = module._parameters.pop(name, None)
+        if number is not None:
+            setattr(module, name, number.detach())

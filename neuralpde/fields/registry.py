@@ -9,12 +9,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralpde.fields.best_response import BestResponse
+from neuralpde.fields.controlled import ControlledDiffusion
 from neuralpde.fields.diffusion import Heat
 from neuralpde.fields.field import Field, State
 from neuralpde.fields.grand import GRAND
+from neuralpde.fields.langevin import DoubleWell, Langevin
+from neuralpde.fields.ornstein_uhlenbeck import OrnsteinUhlenbeck
 from neuralpde.fields.reaction import allen_cahn, fisher
 from neuralpde.fields.wave import Wave
 from neuralpde.graph import Graph
+from solvers.signal import Signal
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,14 @@ def first_state(field: Field, graph: Graph, x: Float[Tensor, "nodes channels"]) 
     if field.stalk is not None:
         x = x[:, None, :].expand(-1, field.stalk, -1).contiguous()
     return (x, torch.zeros_like(x)) if field.order == 2 else x
+
+
+def _tide(graph: Graph, x0: State) -> Signal:
+    """Every node is driven up and down, with its degree for a strength."""
+    first = x0[0] if isinstance(x0, tuple) else x0
+    times = torch.linspace(0.0, 40.0, 41, dtype=torch.float64)
+    tide = torch.sin(2 * torch.pi * times / 10.0).to(first)
+    return Signal(times, tide.view(-1, 1, 1) * graph.degree.to(first).view(1, -1, 1), "cubic")
 
 
 FIELDS: dict[str, Entry] = {
@@ -115,6 +128,46 @@ FIELDS: dict[str, Entry] = {
         "a front of growth",
         15.0,
         "patch",
+    ),
+    "ornstein-uhlenbeck": Entry(
+        lambda channels: OrnsteinUhlenbeck(scale=0.3, pull=0.05),
+        "OrnsteinUhlenbeck",
+        "dX = -(c L + k I) (X - m) dt + s dW",
+        "Uhlenbeck and Ornstein, Phys. Rev. 36 (1930), 823",
+        "a patch is forgotten, and differences settle at the level of the noise",
+        20.0,
+        "patch",
+        steps=400,
+    ),
+    "langevin": Entry(
+        lambda channels: Langevin(DoubleWell(0.5, 2.0), temperature=0.05),
+        "Langevin",
+        "dX = -grad E(X) dt + sqrt(2 T) dW",
+        "Langevin, C. R. Acad. Sci. 146 (1908), 530",
+        "noise leaves the barrier between two wells; phases form and jump",
+        20.0,
+        "signs",
+        steps=800,
+    ),
+    "best-response": Entry(
+        lambda channels: BestResponse(
+            1.0, beta=0.85, network=lambda graph, x0: graph.adjacency("col")
+        ),
+        "BestResponse",
+        "x' = b + beta G x - x",
+        "Ballester, Calvo-Armengol and Zenou, Econometrica 74 (2006), 1403",
+        "actions settle at the players' centrality; with columns of G summing to 1, PageRank",
+        30.0,
+        "patch",
+    ),
+    "controlled": Entry(
+        lambda channels: ControlledDiffusion(_tide, decay=0.2),
+        "ControlledDiffusion",
+        "x' = -rate L x - decay x + u(t)",
+        "Kidger et al., NeurIPS 2020, arXiv:2005.08926",
+        "a signal comes in at hubs; their neighbours follow later and less",
+        40.0,
+        "signs",
     ),
 }
 """The fields by the names that scripts take, in the order of the families."""

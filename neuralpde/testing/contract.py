@@ -58,7 +58,8 @@ def check_field(
 
     A copy of the field is checked, in float64; the original and the global random state are left
     alone. A field that names nodes gives `relabelled(order)`, as `Pinned` does; one that holds a
-    tensor per edge cannot be checked (let it compute that from the graph).
+    tensor per edge cannot be checked (let it compute that from the graph). Of a stochastic field
+    the drift is solved.
 
     Args:
         field: The field, not bound; a piecewise one is checked piece by piece.

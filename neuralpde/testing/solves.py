@@ -78,7 +78,7 @@ def gradients(s: Subject) -> None:
 
     def on_a_grid(grad: str) -> Callable[[State], Any]:
         return lambda x: (
-            solve(s.field, x, s.end, s.graph, solver="heun", steps=steps, grad=grad).final
+            solve(s.solved, x, s.end, s.graph, solver="heun", steps=steps, grad=grad).final
         )
 
     mend = "Bound fields hold fresh tensors only; override prepare, not bind or leaves."
@@ -123,7 +123,7 @@ def convergence(s: Subject) -> None:
     steps = _steps(s)
     with torch.no_grad():
         ends = [
-            solve(s.field, s.x0, s.end, s.graph, solver="heun", steps=n).final
+            solve(s.solved, s.x0, s.end, s.graph, solver="heun", steps=n).final
             for n in (steps, 2 * steps, 4 * steps)
         ]
     coarse, fine = distance(ends[1], ends[0]), distance(ends[2], ends[1])
@@ -141,7 +141,7 @@ def no_trace(s: Subject) -> None:
     """A solve leaves the field as it was."""
     before = copy.deepcopy(s.field.state_dict())
     with torch.no_grad():
-        solve(s.field, s.x0, s.end, s.graph, rtol=1e-3)
+        solve(s.solved, s.x0, s.end, s.graph, rtol=1e-3)
     unchanged(s, before, "a solve")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralpde.fields.field import Field, State
+from neuralpde.fields.field import Field, State, Sum
 from neuralpde.graph import Graph
 
 CHANNELS = 3
@@ -42,6 +42,12 @@ class Subject:
             slope: State = (field or self.field).bind(graph, x)(self.time, x)
         return slope
 
+    @property
+    def solved(self) -> Field:
+        """What deterministic methods solve: the field, or the drift of a stochastic one."""
+        noisy = self.field.bind(self.graph, self.x0).noise is not None
+        return _Drift(self.field) if noisy else self.field
+
     def fail(self, line: str, found: str, mend: str) -> AssertionError:
         """The error for a broken line of the contract."""
         name = type(self.field).__name__
@@ -53,6 +59,13 @@ class Subject:
         if not off <= tolerance:
             line, found, mend = texts
             raise self.fail(line, f"{found} by {off:.2g} (relative).", mend)
+
+
+class _Drift(Sum):
+    """A field without its noise."""
+
+    def inherited_noise(self) -> None:
+        """None."""
 
 
 def first_state(field: Field, graph: Graph) -> State:
