@@ -1,20 +1,32 @@
 """Vector fields on graphs: short classes over few building blocks."""
 
+from neuralpde.fields.allen_cahn import AllenCahn, allen_cahn
+from neuralpde.fields.channel_weights import SymmetricWeights
 from neuralpde.fields.coupling import Coupling
 from neuralpde.fields.diffusion import Diffusion, Heat, Source
 from neuralpde.fields.field import Field, Sum
+from neuralpde.fields.gated import Gated, GradientGating
+from neuralpde.fields.gradient_flow import GradientFlow
+from neuralpde.fields.graff import GRAFF
 from neuralpde.fields.grand import GRAND
+from neuralpde.fields.gread import GREAD
 from neuralpde.fields.layers import Layers
 from neuralpde.fields.noise import Noise
 from neuralpde.fields.pinned import Pinned
-from neuralpde.fields.reaction import Reaction, allen_cahn, fisher
+from neuralpde.fields.reaction import Reaction, fisher
 from neuralpde.fields.wave import Wave
 
 __all__ = [
+    "GRAFF",
     "GRAND",
+    "GREAD",
+    "AllenCahn",
     "Coupling",
     "Diffusion",
     "Field",
+    "Gated",
+    "GradientFlow",
+    "GradientGating",
     "Heat",
     "Layers",
     "Noise",
@@ -22,6 +34,7 @@ __all__ = [
     "Reaction",
     "Source",
     "Sum",
+    "SymmetricWeights",
     "Wave",
     "allen_cahn",
     "fisher",

@@ -9,10 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralpde.fields.allen_cahn import AllenCahn
 from neuralpde.fields.diffusion import Heat
 from neuralpde.fields.field import Field, State
+from neuralpde.fields.gated import GradientGating
+from neuralpde.fields.graff import GRAFF
 from neuralpde.fields.grand import GRAND
-from neuralpde.fields.reaction import allen_cahn, fisher
+from neuralpde.fields.gread import GREAD
+from neuralpde.fields.reaction import fisher
 from neuralpde.fields.wave import Wave
 from neuralpde.graph import Graph
 
@@ -63,6 +67,11 @@ def first_state(field: Field, graph: Graph, x: Float[Tensor, "nodes channels"]) 
     return (x, torch.zeros_like(x)) if field.order == 2 else x
 
 
+def _repelling(channels: int) -> GRAFF:
+    """W with eigenvalues of 0 or below, and nothing else."""
+    return GRAFF(channels, "neg_prod", external=False)
+
+
 FIELDS: dict[str, Entry] = {
     "heat": Entry(
         lambda channels: Heat(),
@@ -98,9 +107,25 @@ FIELDS: dict[str, Entry] = {
         30.0,
         "patch",
     ),
+    "g2": Entry(
+        lambda channels: GradientGating(Heat("rw")),
+        "GradientGating",
+        "x' = tau(x) (F(x) - x), tau_ik = tanh(sum_j |x_jk - x_ik|^p)",
+        "Rusch et al., ICLR 2023, arXiv:2210.00513",
+        "neighbours approach each other ever more slowly, like t^(-1/p)",
+        50.0,
+    ),
+    "graff": Entry(
+        _repelling,
+        "GRAFF",
+        "x' = A x W - x Omega",
+        "Di Giovanni et al., TMLR 2023, arXiv:2206.10991",
+        "repulsion along negative eigenvalues of W sharpens: the Rayleigh quotient rises",
+        6.0,
+    ),
     "allen-cahn": Entry(
-        lambda channels: allen_cahn(),
-        "allen_cahn",
+        lambda channels: AllenCahn(),
+        "AllenCahn",
         "x' = -d L x + r (x - x^3)",
         "Allen and Cahn, Acta Metall. 27 (1979), 1085",
         "phases -1 and 1 separate",
@@ -114,6 +139,23 @@ FIELDS: dict[str, Entry] = {
         "Fisher, Ann. Eugenics 7 (1937), 355",
         "a front of growth",
         15.0,
+        "patch",
+    ),
+    "gread-bs": Entry(
+        lambda channels: GREAD(channels, diffusion=Heat("sym"), rate=0.3, strength=1.0),
+        "GREAD",
+        "x' = a (A x - x) + b (A - A^2) x",
+        "Choi et al., ICML 2023, arXiv:2211.14208",
+        "rough modes blur while smooth ones sharpen: those with l < 1 - a / b grow",
+        10.0,
+    ),
+    "gread-z": Entry(
+        lambda channels: GREAD(channels, "z", diffusion=Heat("rw"), rate=0.2, strength=2.0),
+        "GREAD",
+        "x' = a (A x - x) + b x^2 (1 - x)",
+        "Choi et al., ICML 2023, arXiv:2211.14208",
+        "a flame front: what is small stays small until it is heated",
+        30.0,
         "patch",
     ),
 }

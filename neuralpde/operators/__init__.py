@@ -1,6 +1,7 @@
 """Linear operators on node states: sparse matrices that know what kind of matrix they are."""
 
 from neuralpde.operators.attention import Attention, attention
+from neuralpde.operators.disagreement import disagreement
 from neuralpde.operators.identity import identity
 from neuralpde.operators.kronecker import Kronecker
 from neuralpde.operators.laplacian import adjacency, laplacian
@@ -19,6 +20,7 @@ __all__ = [
     "SparseOperator",
     "adjacency",
     "attention",
+    "disagreement",
     "gather_dot",
     "identity",
     "laplacian",
