@@ -58,7 +58,9 @@ def test_disagreements_are_differentiable_twice_both_ways(p: float) -> None:
 
     assert gradcheck(act, (y,), check_forward_ad=True)
     assert gradgradcheck(act, (y,))
-    assert gradgradcheck(lambda y: torch.autograd.grad(act(y).pow(2).sum(), y, create_graph=True), y)
+    assert gradgradcheck(
+        lambda y: torch.autograd.grad(act(y).pow(2).sum(), y, create_graph=True), y
+    )
 
 
 def test_where_neighbours_agree_gradients_are_finite() -> None:

@@ -131,7 +131,7 @@ def test_the_functional_falls_along_allen_cahn(norm: str) -> None:
 @pytest.mark.parametrize("solver", ["etdrk2", "strang", "ars222", "trbdf2", "tsit5"])
 def test_solvers_see_the_operator_and_the_pointwise_rest(solver: str) -> None:
     x = torch.randn(7, 2, dtype=F64)
-    settings = {"rtol": 1e-5, "atol": 1e-6}
+    settings = {"steps": 60} if solver == "strang" else {"rtol": 1e-5, "atol": 1e-6}
     field = AllenCahn(0.3, 2.0)
     found = solve(field, x, 1.0, GRAPH, solver=solver, **settings).final
     plain = Heat(rate=0.3) + Reaction([0.0, 2.0, 0.0, -2.0])

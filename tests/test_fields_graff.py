@@ -1,6 +1,7 @@
 """GRAFF: the gradient of its energy, its modes in closed form, smoothing and sharpening."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -210,7 +211,7 @@ def test_euler_descends_the_energy_up_to_its_limit_and_not_beyond() -> None:
         for _ in range(6):
             energies.append(bound.lyapunov(y).item())
             y = y + h * bound(T, y).detach()
-        steps = [later < before for before, later in zip(energies, energies[1:], strict=False)]
+        steps = [later < before for before, later in pairwise(energies)]
         assert all(steps) is falls
         assert any(steps) is falls
 

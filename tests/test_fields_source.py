@@ -37,7 +37,7 @@ def test_a_source_makes_the_stationary_mean_grow_linearly(norm: str) -> None:
 def test_a_centred_source_keeps_features_bounded(norm: str) -> None:
     x, pi = state(), kernel(GRAPH, norm)
     field = Heat(norm) + Source(0.3, of_x0=True, centred=norm)
-    times = torch.tensor([0.0, 1e2, 1e3], dtype=F64)
+    times = torch.tensor([0.0, 4e2, 8e2], dtype=F64)
     early, late = solve(field, x, times, GRAPH, rtol=1e-9).x[1:]
     torch.testing.assert_close(pi @ late, pi @ x, rtol=1e-6, atol=1e-6)
     # A steady state L x = source, which no longer moves and is not constant.

@@ -42,14 +42,14 @@ GRAPH = catalogue.barbell(3, 1)
 def test_it_is_the_kronecker_product_of_dense_matrices(W: Tensor) -> None:
     A, x = walk(GRAPH, "row"), torch.randn(7, 3, dtype=F64)
     K, dense = Kronecker(A, W), kron(A.to_dense(), W)
-    I, mix = identity(A), kron(torch.eye(7, dtype=F64), W)
+    one, mix = identity(A), kron(torch.eye(7, dtype=F64), W)
     plain = kron(A.to_dense(), torch.eye(3, dtype=F64))
     eye = torch.eye(21, dtype=F64)
     for ours, expected in [
         (K, dense),
         (K.T, dense.T),
         (Kronecker.identity(A, W), mix),
-        (Kronecker(I, W), mix),
+        (Kronecker(one, W), mix),
         (2.0 * K - Kronecker.identity(A, W) / 4, 2.0 * dense - mix / 4),
         (K + A, dense + plain),
         (A + K, dense + plain),
@@ -170,7 +170,11 @@ def test_gradients_are_those_of_autograd(dtype: torch.dtype) -> None:
 
 def test_a_fused_step_is_the_sum_it_stands_for() -> None:
     A, x = walk(GRAPH), torch.randn(7, 3, dtype=F64)
-    for K in (Kronecker(A, symmetric(3)), Kronecker(A, symmetric(3)[0]), Quadratic(A, 1.0, 2.0, 3.0)):
+    for K in (
+        Kronecker(A, symmetric(3)),
+        Kronecker(A, symmetric(3)[0]),
+        Quadratic(A, 1.0, 2.0, 3.0),
+    ):
         y = torch.randn(7, 3, dtype=F64)
         expected = 0.5 * y + 2.0 * (K @ x)
         assert K.addmm_(y, x, 2.0, 0.5) is y
@@ -181,7 +185,11 @@ def test_a_fused_step_is_the_sum_it_stands_for() -> None:
 
 def test_a_cast_keeps_what_is_known() -> None:
     A = walk(GRAPH)
-    for K in (Kronecker(A, symmetric(3)), Kronecker.identity(A, symmetric(3)), Quadratic(A, 1, 2, 3)):
+    for K in (
+        Kronecker(A, symmetric(3)),
+        Kronecker.identity(A, symmetric(3)),
+        Quadratic(A, 1, 2, 3),
+    ):
         single = K.to(torch.float32)
         assert single.dtype == torch.float32
         assert single.symmetric
@@ -244,7 +252,7 @@ def test_what_does_not_fit_is_refused_in_words() -> None:
         K @ x[:, :2]
     with pytest.raises(ValueError, match="channels are mixed by a matrix"):
         Kronecker(A, W[:2])
-    with pytest.raises(TypeError, match="use A.to"):
+    with pytest.raises(TypeError, match=r"use A\.to"):
         Kronecker(A, W.float())
     with pytest.raises(ValueError, match="mixes channels already"):
         Kronecker(K, W)

@@ -120,6 +120,8 @@ class Source(Field):
     batched_time = True
     needs_graph = False
     strength: float | Tensor
+    centred: str | None
+    weights: Tensor | None
 
     def __init__(
         self,
@@ -130,7 +132,9 @@ class Source(Field):
     ) -> None:
         super().__init__()
         hold(self, "strength", strength, dims=None)
-        self.of_x0, self.centred = of_x0, centred
+        self.of_x0 = of_x0
+        self.centred, weights = (None, centred) if isinstance(centred, Tensor) else (centred, None)
+        self.register_buffer("weights", weights, persistent=False)
         self.needs_graph = centred is not None
 
     def prepare(self, graph: Graph | None, x0: State) -> None:
@@ -138,9 +142,9 @@ class Source(Field):
         assert isinstance(x0, Tensor)
         strength = torch.as_tensor(self.strength, dtype=x0.dtype, device=x0.device)
         source = strength * x0 if self.of_x0 else strength.expand_as(x0).clone()
-        if graph is not None and isinstance(self.centred, Tensor):
-            source = _without_mean(source, self.centred, graph)
-        elif graph is not None and self.centred is not None:
+        if graph is not None and self.weights is not None:
+            source = _without_mean(source, self.weights, graph)
+        if graph is not None and self.centred is not None:
             if graph.directed:
                 raise ValueError(
                     f"centred={self.centred!r} needs the stationary distribution, which degrees do "

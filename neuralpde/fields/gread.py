@@ -128,7 +128,9 @@ class GREAD(Field):
         """Take S = A - I from the diffusion; linear reactions become part of the operator."""
         shape = tuple(x0.shape) if isinstance(x0, Tensor) else None
         if not isinstance(x0, Tensor) or x0.dim() < 2 or x0.shape[-1] != self.channels:
-            raise ValueError(f"x0 is {shape or 'a tuple'}; this GREAD takes [nodes, {self.channels}]")
+            raise ValueError(
+                f"x0 is {shape or 'a tuple'}; this GREAD takes [nodes, {self.channels}]"
+            )
         S = self.diffusion.operator
         linear = self.diffusion.affine and self.diffusion.source is None
         if not isinstance(S, SparseOperator) or not linear:
@@ -143,7 +145,9 @@ class GREAD(Field):
             self.source = b * x0
         self._modules = {}
         kept = ("beta", "given_strength") if self.has_rest else ()
-        self._parameters = {name: self._parameters[name] for name in kept if name in self._parameters}
+        self._parameters = {
+            name: self._parameters[name] for name in kept if name in self._parameters
+        }
 
     def rest(self, t: Tensor, x: Tensor) -> Tensor:
         """The pointwise reaction."""

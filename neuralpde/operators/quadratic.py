@@ -152,9 +152,7 @@ class Quadratic(Operator):
         """Return upper bounds of the largest row sum and column sum of moduli."""
         c0, c1, c2 = (c.abs()[:, None] for c in self._numbers)
         slack = 1.0 + ROUNDING * torch.finfo(torch.float64).eps
-        rows, columns = (
-            (c0 + norm * (c1 + norm * c2)).amax(0) * slack for norm in self.A.norms()
-        )
+        rows, columns = ((c0 + norm * (c1 + norm * c2)).amax(0) * slack for norm in self.A.norms())
         return rows, columns
 
 

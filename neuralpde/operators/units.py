@@ -24,7 +24,7 @@ class Sized(Protocol):
 def units(
     like: Sized, dtype: torch.dtype, channels: int | None
 ) -> Float[Tensor, "nodes columns"] | Float[Tensor, "nodes units channels"]:
-    """Return the unit states: columns of the identity, or all states `[nodes, channels]` with one 1.
+    """Return all unit states: columns of the identity, or states `[nodes, channels]` with a 1.
 
     Args:
         like: on its nodes and device.
