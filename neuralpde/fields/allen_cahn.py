@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,6 +33,7 @@ class AllenCahn(Sum):
         S. Allen, J. Cahn, Acta Metall. 27 (1979), 1085. On graphs: A. Bertozzi, A. Flenner, Diffuse
         interface models on graphs, Multiscale Model. Simul. 10 (2012).
 
+    >>> import torch
     >>> x = torch.tensor([[1.0], [-1.0]])
     >>> field = AllenCahn(0.1).bind(torch.tensor([[0, 1], [1, 0]]), x)
     >>> field(torch.tensor(0.0), x).flatten().tolist(), round(field.lyapunov(x).item(), 6)
@@ -75,6 +75,7 @@ def allen_cahn(
 ) -> AllenCahn:
     """Return the Allen-Cahn field; see `AllenCahn`.
 
+    >>> import torch
     >>> x = torch.tensor([[2.0], [2.0]])
     >>> field = allen_cahn().bind(torch.tensor([[0, 1], [1, 0]]), x)
     >>> field(torch.tensor(0.0), x).flatten().tolist()

@@ -90,7 +90,8 @@ class Source(Field):
 
     It keeps linear fields exactly solvable: x(t) = e^(tA) x0 + t phi_1(tA) source. Added to a
     diffusion it moves the stationary mean, `pi^T x(t) = pi^T x(0) + t pi^T source`, so that
-    features grow without end unless `centred` takes the mean out of the source, as GRAND++ does.
+    features grow without end unless `centred` takes the mean out of the source, as GRAND++ does
+    for a source on labelled nodes.
 
     Args:
         strength: A number or a tensor that broadcasts against the state; an `nn.Parameter` is
