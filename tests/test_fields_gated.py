@@ -109,6 +109,14 @@ def test_nodes_without_neighbours_stand_still_and_loops_are_none() -> None:
         assert bool((bound(T, x)[:2] != 0.0).all())
 
 
+def test_a_loop_makes_no_neighbour_of_the_mean() -> None:
+    bare = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    looped = torch.cat([bare, torch.tensor([[1], [1]])], dim=1)
+    x, field = torch.randn(3, 2, dtype=F64), GradientGating(Reaction([0.0]), 2.0, "mean")
+    rates = [field.bind(Graph(edges), x).tau(T, x) for edges in (bare, looped)]
+    torch.testing.assert_close(*rates)
+
+
 def test_the_mean_is_the_sum_over_the_number_of_neighbours() -> None:
     graph, x = catalogue.star(5), torch.randn(5, 2, dtype=F64)
     gates = {name: GradientGating(Heat("rw"), 2.0, name) for name in ("sum", "mean")}
@@ -238,3 +246,5 @@ def test_wrong_arguments_are_refused_in_words() -> None:
         disagreement(graph.pattern, graph.edge_weight, torch.ones(2, 1), 2.0)
     with pytest.raises(ValueError, match="positive and finite"):
         disagreement(graph.pattern, graph.edge_weight, torch.ones(3, 1), -1.0)
+    with pytest.raises(TypeError, match="real floating"):
+        disagreement(graph.pattern, graph.edge_weight, torch.ones(3, 1) * 1j, 2.0)

@@ -243,6 +243,15 @@ def test_states_beyond_single_precision_are_told_honestly() -> None:
         assert bool(found[:3].isfinite().all())
 
 
+def test_what_has_overflowed_along_steps_is_unknown_and_not_zero() -> None:
+    field, x = fixed([4.0, 1.0]).float(), torch.randn(7, 2)
+    traj = solve(field, x, 16.0, GRAPH, solver="tsit5")
+    found = traj["rayleigh"].y
+    assert bool((found[found.isfinite()] > 0).all())
+    assert bool(found[-1].isnan())
+    assert bool(traj["energy"].y[-1].isnan())
+
+
 def test_batches_of_graphs_have_energies_of_their_own() -> None:
     field, small = field_of(), catalogue.path(3)
     union, x = Graph.union([GRAPH, small]), state(nodes=10)

@@ -158,6 +158,16 @@ def test_learned_numbers_start_where_the_paper_has_them() -> None:
     assert b.abs().max() <= 1
 
 
+def test_a_bound_field_keeps_no_parameter_that_its_operator_stands_for() -> None:
+    x, kept = torch.rand(7, 3), {}
+    for reaction in ("bs", "f", "st"):
+        bound = GREAD(3, reaction).bind(GRAPH, x)
+        held = vars(bound).items()
+        kept[reaction] = {k for k, v in held if isinstance(v, Tensor) and v.requires_grad}
+        assert not list(bound.parameters())
+    assert kept == {"bs": set(), "f": {"beta"}, "st": {"source"}}
+
+
 @pytest.mark.parametrize("reaction", ["bs", "f", "st"])
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_it_keeps_the_contract(reaction: str, per_channel: bool) -> None:

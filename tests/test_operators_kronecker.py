@@ -1,5 +1,6 @@
 """Operators on nodes and channels: dense Kronecker products, spectra, exact and implicit solves."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,8 @@ from neuralpde.fields import Diffusion, Reaction
 from neuralpde.graph import Graph
 from neuralpde.operators import Kronecker, Operator, Quadratic, SparseOperator, identity
 from solvers.exact import propagate
+from solvers.imex import Shifted
+from solvers.jacobian import Split
 from tests.strategies import graphs
 
 F64 = torch.float64
@@ -64,6 +67,25 @@ def test_it_is_the_kronecker_product_of_dense_matrices(W: Tensor) -> None:
         means = expected.diagonal().view(7, 3).mean(1)
         torch.testing.assert_close(ours.diagonal(), means)
         assert not ours.separate
+
+
+def test_a_quadratic_is_that_of_dense_matrices() -> None:
+    A, x = walk(GRAPH, "row"), torch.randn(7, 3, dtype=F64)
+    a, eye, c = A.to_dense(), torch.eye(7, dtype=F64), torch.tensor([0.5, -1.0, 2.0], dtype=F64)
+    Q, per_channel = Quadratic(A, 0.5, -1.5, 2.0), Quadratic(A, 0.0, c, -1.0)
+    dense = 0.5 * eye - 1.5 * a + 2.0 * a @ a
+    for ours, expected in [(Q, dense), (Q.T, dense.T), (2.0 * Q + A, 2.0 * dense + a)]:
+        torch.testing.assert_close(ours.to_dense(), expected)
+        torch.testing.assert_close(ours.diagonal(), expected.diagonal())
+        norms = expected.abs().sum(1).max(), expected.abs().sum(0).max()
+        assert all(bound >= true - 1e-12 for bound, true in zip(ours.norms(), norms, strict=True))
+        assert ours.separate
+    apart = torch.stack([c[k] * (a @ x[:, k]) - a @ a @ x[:, k] for k in range(3)], dim=1)
+    torch.testing.assert_close(per_channel @ x, apart)
+    whole = per_channel.to_dense()
+    torch.testing.assert_close((whole @ x.flatten()).view(7, 3), apart)
+    torch.testing.assert_close(per_channel.diagonal(), whole.diagonal().view(7, 3).mean(1))
+    assert not per_channel.separate
 
 
 def test_states_may_have_more_axes_and_be_complex() -> None:
@@ -243,6 +265,21 @@ def test_every_kind_of_solver_takes_them(solver: str, kind: str) -> None:
     field = Diffusion(lambda graph, x0: K) + Reaction([0.0, -1.0])
     final = solve(field, x, 0.3, GRAPH, solver=solver, rtol=1e-4, atol=1e-5).final
     torch.testing.assert_close(final.flatten(), expected, rtol=1e-2, atol=2e-3)
+
+
+def test_implicit_systems_are_not_cut_into_columns_that_see_each_other() -> None:
+    L, W = GRAPH.to(dtype=F64).laplacian(), torch.ones(3, 3, dtype=F64)
+    K, b = -Kronecker(L, W), torch.randn(7, 3, dtype=F64)
+    y, lost = Shifted(K).solve(np.array([2.0]), b, np.array([1e-11]))
+    expected = torch.linalg.solve(torch.eye(21, dtype=F64) - 2.0 * K.to_dense(), b.flatten())
+    assert not lost.any()
+    torch.testing.assert_close(y.flatten(), expected)
+    assert not Split(K, None, None, b, lambda: None).separate
+    assert Split(-L, None, None, b, lambda: None).separate
+    field, x = Diffusion(lambda graph, x0: K), torch.randn(7, 3, dtype=F64)
+    final = solve(field, x, 1.0, GRAPH, solver="implicit_euler", steps=1).final
+    expected = torch.linalg.solve(torch.eye(21, dtype=F64) - K.to_dense(), x.flatten())
+    torch.testing.assert_close(final.flatten(), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_what_does_not_fit_is_refused_in_words() -> None:

@@ -45,6 +45,8 @@ class GradientFlow(Field):
         super().__init__()
         self.energy, self.norm = energy, norm
 
+    # torch.compile has no double backward: it runs this as it is, and compiles what is around it.
+    @torch.compiler.disable
     def rest(self, t: Tensor, x: Tensor) -> Tensor:
         """Minus the gradient."""
         tracked = torch.is_grad_enabled()

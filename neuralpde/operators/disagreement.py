@@ -38,6 +38,7 @@ def disagreement(
 
     Raises:
         ValueError: p is not positive and finite, or sizes do not fit.
+        TypeError: y is complex, or holds integers.
 
     >>> pattern, _ = Pattern.from_edges(torch.tensor([0, 0]), torch.tensor([1, 2]), 3)
     >>> y = torch.tensor([[1.0], [4.0], [-1.0]])
@@ -51,6 +52,8 @@ def disagreement(
             f"y has {len(y)} rows and there are {len(weights)} weights; the pattern has "
             f"{pattern.num_nodes} nodes and {pattern.nnz} entries"
         )
+    if not y.is_floating_point():
+        raise TypeError(f"y is {y.dtype}; differences are taken of real floating states")
     wide = WIDE.get(y.dtype, y.dtype)
     form = _Form(pattern, weights.detach().to(wide), float(p))
     flat = y.reshape(len(y), -1).to(wide)
