@@ -18,7 +18,8 @@ class GradientFlow(Field):
     """The gradient flow of an energy, dx/dt = -grad E(x), by automatic differentiation.
 
     E falls along it, dE/dt = -|dx/dt|^2, and it is the field's `lyapunov` functional. Where E is
-    twice differentiable in autograd's eyes, gradients flow through solves as through any field.
+    twice differentiable in autograd's eyes, gradients flow through solves as through any field
+    (but not through `torch.compile`, which has no double backward).
 
     Args:
         energy: E as a function of the state `[nodes, channels]` and the bound graph (None without
@@ -45,8 +46,6 @@ class GradientFlow(Field):
         super().__init__()
         self.energy, self.norm = energy, norm
 
-    # torch.compile has no double backward: it runs this as it is, and compiles what is around it.
-    @torch.compiler.disable
     def rest(self, t: Tensor, x: Tensor) -> Tensor:
         """Minus the gradient."""
         tracked = torch.is_grad_enabled()
