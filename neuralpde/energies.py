@@ -163,7 +163,10 @@ class DirichletForm:
             slope: -L x (weighted by L's metric) when it is known already: then E = -<x, slope>
                 and nothing is multiplied.
         """
-        look = self.look(x, slope)
+        look, wide = self.look(x, slope), torch.promote_types(x.dtype, torch.float64)
+        if x.dtype is not wide and not bool(look.square.isfinite().all()):
+            # Squares of a state that has grown overflow in single precision long before it does.
+            look = self.look(x.to(wide), None if slope is None else slope.to(wide))
         return Parts(look.energy, look.square, look.deviation)
 
     def look(self, x: Tensor, slope: Tensor | None = None) -> Look:

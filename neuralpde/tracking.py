@@ -117,12 +117,15 @@ def series_of(t: Tensor, parts: Parts, floor: Tensor, form: DirichletForm) -> di
     """Energy, norm and Rayleigh quotient from the same evaluations."""
     convention, norm = form.convention, "Frobenius norm of x"
     norm = norm if form.mass is None else "norm of x in the metric of L"
-    safe = torch.where(parts.square > 0, parts.square, torch.nan)
+    # What has overflowed is not known: a quotient by infinity would pass for zero.
+    known = parts.square.isfinite() & parts.energy.isfinite()
+    square, energy = (torch.where(known, y, torch.nan) for y in (parts.square, parts.energy))
+    safe = torch.where(square > 0, square, torch.nan)
     return {
-        "energy": Series(t, parts.energy, convention, floor),
-        "norm": Series(t, parts.square.clamp(min=0).sqrt(), norm),
+        "energy": Series(t, energy, convention, floor),
+        "norm": Series(t, square.clamp(min=0).sqrt(), norm),
         "rayleigh": Series(
-            t, parts.energy / safe, f"tr(x'Lx) / |x|^2, {convention.split(':')[0]}", floor / safe
+            t, energy / safe, f"tr(x'Lx) / |x|^2, {convention.split(':')[0]}", floor / safe
         ),
     }
 

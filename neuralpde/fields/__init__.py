@@ -1,22 +1,31 @@
 """Vector fields on graphs: short classes over few building blocks."""
 
+from neuralpde.fields.allen_cahn import AllenCahn, allen_cahn
 from neuralpde.fields.best_response import BestResponse
+from neuralpde.fields.channel_weights import SymmetricWeights
 from neuralpde.fields.controlled import ControlledDiffusion, time_then_space
 from neuralpde.fields.coupling import Coupling
 from neuralpde.fields.diffusion import Diffusion, Heat, Source
 from neuralpde.fields.edge_weights import EdgeWeights
 from neuralpde.fields.field import Field, Sum
+from neuralpde.fields.gated import Gated, GradientGating
+from neuralpde.fields.gradient_flow import GradientFlow
+from neuralpde.fields.graff import GRAFF
 from neuralpde.fields.grand import GRAND
+from neuralpde.fields.gread import GREAD
 from neuralpde.fields.langevin import DoubleWell, Langevin
 from neuralpde.fields.layers import Layers
 from neuralpde.fields.noise import Noise
 from neuralpde.fields.ornstein_uhlenbeck import OrnsteinUhlenbeck
 from neuralpde.fields.pinned import Pinned
-from neuralpde.fields.reaction import Reaction, allen_cahn, fisher
+from neuralpde.fields.reaction import Reaction, fisher
 from neuralpde.fields.wave import Wave
 
 __all__ = [
+    "GRAFF",
     "GRAND",
+    "GREAD",
+    "AllenCahn",
     "BestResponse",
     "ControlledDiffusion",
     "Coupling",
@@ -24,6 +33,9 @@ __all__ = [
     "DoubleWell",
     "EdgeWeights",
     "Field",
+    "Gated",
+    "GradientFlow",
+    "GradientGating",
     "Heat",
     "Langevin",
     "Layers",
@@ -33,6 +45,7 @@ __all__ = [
     "Reaction",
     "Source",
     "Sum",
+    "SymmetricWeights",
     "Wave",
     "allen_cahn",
     "fisher",

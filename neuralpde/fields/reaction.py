@@ -17,7 +17,7 @@ from neuralpde.fields.field import Field, Sum
 class Reaction(Field):
     """A pointwise polynomial reaction, dx/dt = rate (c_0 + c_1 x + c_2 x^2 + ...).
 
-    Added to a diffusion it makes a reaction-diffusion field: `Heat() + Reaction.allen_cahn()`.
+    Added to a diffusion it makes a reaction-diffusion field: `Heat() + Reaction.fisher()`.
 
     Args:
         coefficients: c_0, c_1, ...: numbers, or a tensor `[degree + 1, ...]` whose entries
@@ -84,21 +84,6 @@ class Reaction(Field):
     def extra_repr(self) -> str:
         """The arguments."""
         return f"coefficients={self.coefficients!r}, rate={self.rate!r}"
-
-
-def allen_cahn(
-    diffusivity: float | Tensor = 1.0, rate: float | Tensor = 1.0, norm: str = "comb"
-) -> Sum:
-    """Return the Allen-Cahn field, dx/dt = -diffusivity L x + rate (x - x^3).
-
-    With "comb" and "rw" it keeps states in [-1, 1].
-
-    >>> x = torch.tensor([[1.0], [-1.0]])
-    >>> field = allen_cahn(0.1).bind(torch.tensor([[0, 1], [1, 0]]), x)
-    >>> field(torch.tensor(0.0), x).flatten().tolist()
-    [-0.2, 0.2]
-    """
-    return Sum(Heat(norm, diffusivity), Reaction.allen_cahn(rate))
 
 
 def fisher(

@@ -9,14 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralpde.fields.allen_cahn import AllenCahn
 from neuralpde.fields.best_response import BestResponse
 from neuralpde.fields.controlled import ControlledDiffusion
 from neuralpde.fields.diffusion import Heat
 from neuralpde.fields.field import Field, State
+from neuralpde.fields.gated import GradientGating
+from neuralpde.fields.graff import GRAFF
 from neuralpde.fields.grand import GRAND
+from neuralpde.fields.gread import GREAD
 from neuralpde.fields.langevin import DoubleWell, Langevin
 from neuralpde.fields.ornstein_uhlenbeck import OrnsteinUhlenbeck
-from neuralpde.fields.reaction import allen_cahn, fisher
+from neuralpde.fields.reaction import fisher
 from neuralpde.fields.wave import Wave
 from neuralpde.graph import Graph
 from solvers.signal import Signal
@@ -76,6 +80,11 @@ def _tide(graph: Graph, x0: State) -> Signal:
     return Signal(times, tide.view(-1, 1, 1) * graph.degree.to(first).view(1, -1, 1), "cubic")
 
 
+def _repelling(channels: int) -> GRAFF:
+    """W with eigenvalues of 0 or below, and nothing else."""
+    return GRAFF(channels, "neg_prod", external=False)
+
+
 FIELDS: dict[str, Entry] = {
     "heat": Entry(
         lambda channels: Heat(),
@@ -111,9 +120,25 @@ FIELDS: dict[str, Entry] = {
         30.0,
         "patch",
     ),
+    "g2": Entry(
+        lambda channels: GradientGating(Heat("rw")),
+        "GradientGating",
+        "x' = tau(x) (F(x) - x), tau_ik = tanh(sum_j |x_jk - x_ik|^p)",
+        "Rusch et al., ICLR 2023, arXiv:2210.00513",
+        "neighbours approach each other ever more slowly, like t^(-1/p)",
+        50.0,
+    ),
+    "graff": Entry(
+        _repelling,
+        "GRAFF",
+        "x' = A x W - x Omega",
+        "Di Giovanni et al., TMLR 2023, arXiv:2206.10991",
+        "repulsion along negative eigenvalues of W sharpens: the Rayleigh quotient rises",
+        6.0,
+    ),
     "allen-cahn": Entry(
-        lambda channels: allen_cahn(),
-        "allen_cahn",
+        lambda channels: AllenCahn(),
+        "AllenCahn",
         "x' = -d L x + r (x - x^3)",
         "Allen and Cahn, Acta Metall. 27 (1979), 1085",
         "phases -1 and 1 separate",
@@ -168,6 +193,23 @@ FIELDS: dict[str, Entry] = {
         "a signal comes in at hubs; their neighbours follow later and less",
         40.0,
         "signs",
+    ),
+    "gread-bs": Entry(
+        lambda channels: GREAD(channels, diffusion=Heat("sym"), rate=0.3, strength=1.0),
+        "GREAD",
+        "x' = a (A x - x) + b (A - A^2) x",
+        "Choi et al., ICML 2023, arXiv:2211.14208",
+        "rough modes blur while smooth ones sharpen: those with l < 1 - a / b grow",
+        10.0,
+    ),
+    "gread-z": Entry(
+        lambda channels: GREAD(channels, "z", diffusion=Heat("rw"), rate=0.2, strength=2.0),
+        "GREAD",
+        "x' = a (A x - x) + b x^2 (1 - x)",
+        "Choi et al., ICML 2023, arXiv:2211.14208",
+        "a flame front: what is small stays small until it is heated",
+        30.0,
+        "patch",
     ),
 }
 """The fields by the names that scripts take, in the order of the families."""

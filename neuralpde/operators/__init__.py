@@ -1,20 +1,26 @@
 """Linear operators on node states: sparse matrices that know what kind of matrix they are."""
 
 from neuralpde.operators.attention import Attention, attention
+from neuralpde.operators.disagreement import disagreement
 from neuralpde.operators.identity import identity
+from neuralpde.operators.kronecker import Kronecker
 from neuralpde.operators.laplacian import adjacency, laplacian
 from neuralpde.operators.linear import Operator
 from neuralpde.operators.operator import SparseOperator
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.product import gather_dot, multiply, multiply_transposed, products
+from neuralpde.operators.quadratic import Quadratic
 
 __all__ = [
     "Attention",
+    "Kronecker",
     "Operator",
     "Pattern",
+    "Quadratic",
     "SparseOperator",
     "adjacency",
     "attention",
+    "disagreement",
     "gather_dot",
     "identity",
     "laplacian",

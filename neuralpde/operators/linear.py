@@ -13,6 +13,7 @@ from torch import Tensor
 
 from neuralpde.operators.graphs import Graphs, Scalar
 from neuralpde.operators.tags import ROUNDING, Tags
+from neuralpde.operators.units import matrix, units
 
 
 class Operator(ABC):
@@ -42,6 +43,7 @@ class Operator(ABC):
 
     def __init__(self, num_nodes: int, dtype: torch.dtype, tags: Tags, graphs: Graphs) -> None:
         self.num_nodes, self.dtype, self.tags, self.graphs = num_nodes, dtype, tags, graphs
+        self.separate: bool = tags.channels is None
 
     @property
     def device(self) -> torch.device:
@@ -180,9 +182,7 @@ class Operator(ABC):
         alpha: float = 1.0,
         beta: float = 0.0,
     ) -> Float[Tensor, "nodes channels"]:
-        """Set `y <- beta y + alpha A x` in place, outside autograd, and return `y`.
-
-        With `beta=0` the old `y` is not read, not even its NaN.
+        """Set `y <- beta y + alpha A x` in place, outside autograd; `beta=0` reads no old `y`.
 
         Args:
             y: state of the dtype of the operator.
@@ -196,9 +196,10 @@ class Operator(ABC):
                 return torch.mul(product, alpha, out=y)
             return y.mul_(beta).add_(product, alpha=alpha)
 
-    def to_dense(self) -> Float[Tensor, "nodes nodes"]:
-        """Return the matrix `A`."""
-        return self @ torch.eye(self.num_nodes, dtype=self.dtype, device=self.device)
+    def to_dense(self) -> Float[Tensor, "rows rows"]:
+        """Return the matrix `A`; one that mixes channels acts on `x.flatten()`."""
+        channels = self.tags.channels
+        return matrix(self @ units(self, self.dtype, channels), channels)
 
     def __mul__(self, scale: Scalar) -> Operator:
         return Combination([(scale, self)])
