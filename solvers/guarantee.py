@@ -124,8 +124,8 @@ class Guarantee:
     def _refuse(self, floor: float) -> None:
         possible = f"the smallest possible rtol is {1.01 * floor:.2g}"
         raise ValueError(
-            f"rtol={self.rtol:g} is below what float64 can guarantee here (z = half the width of "
-            f"the spectrum times time = {self.farthest.max():.4g}); "
+            f"rtol={self.rtol:g} is below what float64 can guarantee here (z = "
+            f"{self.series.measure} = {self.farthest.max():.4g}); "
             + (possible if floor < 0.9 else "solve over a shorter time")
         )
 
@@ -166,7 +166,9 @@ class Guarantee:
         starts: list[list[int]] = [[]] * len(active)
         for graph in np.flatnonzero(active):
             most = int(room[graph] / 20) if self.series.restarts else 1
-            starts[graph] = restarts(self.reach[:, graph], float(tails[graph]) / 4, most)
+            starts[graph] = restarts(
+                self.reach[:, graph], float(tails[graph]) / 4, most, self.series.degrees
+            )
         return Plan(starts, len(self.offsets))
 
     def _sums(self, terms: Recurrence | Walk, plan: Plan, share: PerGraph) -> Tensor:
@@ -226,7 +228,7 @@ class Guarantee:
                 span = float(self.offsets[end, graph] - self.offsets[start, graph])
                 tail = self._tail(share, start, end, int(graph))
                 columns[graph] = weights(int(graph), span, tail)
-            tables.append(Table(columns, self.rows.batch, like))
+            tables.append(self.series.table(columns, self.rows.batch, like))
         self.degree = max(self.degree, *(table.degree for table in tables))
         self.products += max(table.degree for table in tables)
         return tables
@@ -256,10 +258,10 @@ class Guarantee:
             step = step[self.rows.batch].unsqueeze(1)
         self.products += 1
         if self.tape:
-            slope = terms.A @ x if self.source is None else terms.A @ x + self.source.to(x.dtype)
-            return x + step * slope + step**2 / 2 * (terms.A @ slope)
+            slope = terms.act(x) if self.source is None else terms.act(x) + self.source.to(x.dtype)
+            return x + step * slope + step**2 / 2 * terms.act(slope)
         with torch.no_grad():
-            slope = terms.A @ x if self.source is None else terms.A @ x + self.source.to(x.dtype)
+            slope = terms.act(x) if self.source is None else terms.act(x) + self.source.to(x.dtype)
         return x + step * slope
 
     def _errors(

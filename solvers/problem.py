@@ -22,7 +22,7 @@ class Operator(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the entries; real."""
+        """Of the entries, or of H where A is ``-i H``; real."""
 
     @property
     def device(self) -> torch.device:
@@ -59,6 +59,10 @@ class Operator(Protocol):
     @property
     def generator(self) -> str | None:
         """Return "row" or "col" where only the diagonal is negative and those sums are 0."""
+
+    @property
+    def hamiltonian(self) -> Operator | None:
+        """The self-adjoint H of a unitary flow, ``A = -i H``; None for real operators."""
 
     @property
     def rate(self) -> Float[Tensor, " graphs"]:

@@ -7,11 +7,13 @@ from neuralpde.operators.linear import Operator
 from neuralpde.operators.operator import SparseOperator
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.product import gather_dot, multiply, multiply_transposed, products
+from neuralpde.operators.skew import SkewAdjoint
 
 __all__ = [
     "Attention",
     "Operator",
     "Pattern",
+    "SkewAdjoint",
     "SparseOperator",
     "adjacency",
     "attention",

@@ -127,6 +127,11 @@ class Operator(ABC):
         return self.tags.generator
 
     @property
+    def hamiltonian(self) -> Operator | None:
+        """The self-adjoint H where `A = -i H`, see `SkewAdjoint`; None for real operators."""
+        return None
+
+    @property
     def rate(self) -> Float[Tensor, " graphs"]:
         """Largest `-A_ii` of each graph, float64 and at least 0: how fast a generator jumps."""
         return self.graphs.reduced(-self.diagonal().double(), "amax").clamp(min=0.0)
