@@ -37,6 +37,7 @@ class Chebyshev:
         norm: of the norm that the guarantee is about.
         restarts: whether starting again from a saved time may save work.
         measure: what z is, in words.
+        roughness: of each graph, how many times the usual rounding to count.
 
     Raises:
         ValueError: the enclosure of the spectrum is not finite.
@@ -53,6 +54,7 @@ class Chebyshev:
 
     def __init__(self, A: Operator, rows: Rows) -> None:
         self.A, self.rows = A, rows
+        self.roughness: PerGraph = np.ones(rows.num_graphs)
         lo, hi = (end.detach().cpu().numpy() for end in A.spectrum())
         self.lo, self.hi = _rounded(lo, hi, max(1e-10, 16 * torch.finfo(A.dtype).eps))
         if not (np.isfinite(self.lo).all() and np.isfinite(self.hi).all()):

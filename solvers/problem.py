@@ -87,6 +87,9 @@ class Operator(Protocol):
     def diagonal(self) -> Float[Tensor, " nodes"]:
         """Return the diagonal entries, without gradients."""
 
+    def summands(self) -> Float[Tensor, " graphs"]:
+        """Return the most numbers that a product adds up for one entry of each graph; float64."""
+
     def spectrum(self) -> tuple[Float[Tensor, " graphs"], Float[Tensor, " graphs"]]:
         """Return ``(lo, hi)`` of each graph in float64; every eigenvalue lies in between."""
 

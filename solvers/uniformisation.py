@@ -41,6 +41,7 @@ class Uniformisation:
         norm: of the norm that the guarantee is about.
         restarts: whether starting again from a saved time may save work.
         measure: what z is, in words.
+        roughness: of each graph, how many times the usual rounding to count.
 
     Source:
         Jensen (1953); Grassmann (1977); Fox and Glynn (1988).
@@ -54,6 +55,7 @@ class Uniformisation:
 
     def __init__(self, A: Operator, rows: Rows) -> None:
         self.A, self.rows = A, rows
+        self.roughness: PerGraph = np.ones(rows.num_graphs)
         self._side = A.generator or A.stochastic
         self.generator = A.generator is not None
         self.norm = "max-norm" if self._side == "row" else "1-norm"

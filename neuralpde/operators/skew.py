@@ -38,12 +38,7 @@ class SkewAdjoint(Operator):
             )
         H = hamiltonian
         super().__init__(H.num_nodes, H.dtype, Tags(H.tags.eps), H.graphs)
-        self._hamiltonian = H
-
-    @property
-    def hamiltonian(self) -> Operator:
-        """H."""
-        return self._hamiltonian
+        self.hamiltonian: Operator = H
 
     def __matmul__(self, x: Complex[Tensor, "nodes ..."]) -> Complex[Tensor, "nodes ..."]:
         if not x.is_complex():
@@ -51,56 +46,60 @@ class SkewAdjoint(Operator):
                 f"-i H turns states into complex ones and this one is {x.dtype}: use "
                 f"x.to({x.dtype.to_complex()})"
             )
-        return -1j * (self._hamiltonian @ x)
+        return -1j * (self.hamiltonian @ x)
 
     @property
     def T(self) -> SkewAdjoint:
         """The transposed operator, without conjugation: `-i H^T`."""
-        return SkewAdjoint(self._hamiltonian.T)
+        return SkewAdjoint(self.hamiltonian.T)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """Those of H."""
-        return self._hamiltonian.tensors
+        return self.hamiltonian.tensors
 
     def gradients(
         self, g: Complex[Tensor, "nodes ..."], x: Complex[Tensor, "nodes ..."]
     ) -> tuple[Tensor, ...]:
         """Return `d Re<g, A x> / d` each of `tensors`."""
-        return self._hamiltonian.gradients(1j * g, x)
+        return self.hamiltonian.gradients(1j * g, x)
 
     def fresh(self) -> SkewAdjoint:
         """Return the operator on views of its tensors."""
-        return SkewAdjoint(self._hamiltonian.fresh())
+        return SkewAdjoint(self.hamiltonian.fresh())
 
     def to(
         self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> SkewAdjoint:
         """Return the operator with H in another real dtype or on another device."""
-        moved = self._hamiltonian.to(dtype, device)
-        return self if moved is self._hamiltonian else SkewAdjoint(moved)
+        moved = self.hamiltonian.to(dtype, device)
+        return self if moved is self.hamiltonian else SkewAdjoint(moved)
 
     def diagonal(self) -> Complex[Tensor, " nodes"]:
         """Return the diagonal entries, imaginary, without gradients."""
-        return -1j * self._hamiltonian.diagonal()
+        return -1j * self.hamiltonian.diagonal()
 
     def norms(self) -> tuple[Float[Tensor, " graphs"], Float[Tensor, " graphs"]]:
         """Return upper bounds of the largest row sum and column sum of moduli."""
-        return self._hamiltonian.norms()
+        return self.hamiltonian.norms()
+
+    def summands(self) -> Float[Tensor, " graphs"]:
+        """Return the most numbers that a product adds up for one entry of each graph."""
+        return self.hamiltonian.summands()
 
     def bound(self) -> Float[Tensor, " graphs"]:
         """Return a guaranteed bound on the modulus of every eigenvalue of each graph, float64."""
-        return self._hamiltonian.bound()
+        return self.hamiltonian.bound()
 
     def to_dense(self) -> Complex[Tensor, "nodes nodes"]:
         """Return the matrix `-i H`."""
-        return -1j * self._hamiltonian.to_dense()
+        return -1j * self.hamiltonian.to_dense()
 
     def __mul__(self, scale: Scalar) -> SkewAdjoint:
-        return SkewAdjoint(self._hamiltonian * scale)
+        return SkewAdjoint(self.hamiltonian * scale)
 
     def __add__(self, other: Operator) -> Operator:
         if other.hamiltonian is None:
             return super().__add__(other)
-        total = self._hamiltonian + other.hamiltonian
+        total = self.hamiltonian + other.hamiltonian
         return SkewAdjoint(total) if total.self_adjoint else super().__add__(other)
