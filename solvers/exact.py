@@ -74,10 +74,11 @@ def propagate(
             backwards, which diffusion does not allow.
         rtol: relative tolerance.
         source: a constant state, or None; unitary flows take none.
-        method: "chebyshev" for self-adjoint operators and unitary flows, "uniformisation" for generators and
-            stochastic ones; "auto" prefers the first. "lanczos", for self-adjoint operators, takes
-            fewer products for few columns and clustered spectra; its error is bounded afterwards
-            but for rounding, which is not, and a batch agrees with its graphs to rounding.
+        method: "chebyshev" for self-adjoint operators and unitary flows, "uniformisation" for
+            generators and stochastic ones; "auto" prefers the first. "lanczos", for self-adjoint
+            operators, takes fewer products for few columns and clustered spectra; its error is
+            bounded afterwards but for rounding, which is not, and a batch agrees with its graphs
+            to rounding.
         grad: "tape" records every product and can be differentiated twice; "auto" and
             "reversible" keep two states for Chebyshev, whatever the degree, and about the root of
             the degree for uniformisation.

@@ -19,8 +19,8 @@ PerGraph = Float[np.ndarray, " graphs"]
 PerTime = Float[np.ndarray, "times graphs"]
 
 EPS = float(np.finfo(np.float64).eps)
-# Rounding errors of a series, in units of (z + 20) eps times its roughness: those that a result may carry, and those
-# that must fit into half of the tolerance for single precision to be trusted.
+# Rounding errors of a series, in units of (z + 20) eps times its roughness: those that a result may
+# carry, and those that must fit into half of the tolerance for single precision to be trusted.
 ROUNDING, TRUSTED = 2.0, 4.0
 # The derivative of a series is less accurate than its value (Markov's inequality).
 GRADIENT_TAIL = 1e-3
@@ -34,8 +34,9 @@ class Guarantee:
     """One solve of ``x' = A x + source`` with an error of at most ``rtol max(|x0|, |x(t)|)``.
 
     Errors are counted in advance: a series is wrong by ``tail e^g |x|``, rounding adds
-    ``2 (z + 20) eps e^g |x|``, times the roughness of the series. With a source, or where growth makes the count in advance too
-    strict, they are counted again with the norms found, and degrees raised where that fails.
+    ``2 (z + 20) eps e^g |x|``, times the roughness of the series. With a source, or where growth
+    makes the count in advance too strict, they are counted again with the norms found, and degrees
+    raised where that fails.
 
     Args:
         series: of the exponentials.

@@ -15,19 +15,18 @@ from solvers.problem import Operator
 from solvers.rows import Rows
 from solvers.weights import Table, Weights
 
-
 # A row that is summed up one number after the other may round to one side all the time. On stars of
 # r nodes, where it does, r / 8 units of (z + 20) eps were seen; elsewhere hardly more than one.
 OF_EACH, OF_A_TERM = 1.5, 1 / 12
 
 
 class Unitary(Chebyshev):
-    """Exponentials ``e^(tA)`` of ``A = -i H``, H self-adjoint, as series in ``y = (H - mid) / half``.
+    """Exponentials ``e^(tA)`` of ``A = -i H``, H self-adjoint, as series in a scaled H.
 
-    ``e^(-i t H) = e^(-i t mid) sum_k i^(-k) c_k T_k(y)``, ``c_k`` from
-    :func:`~solvers.bessel.rotation` of ``|t| half``, with conjugate powers of i for t < 0. Nothing
-    grows or decays in either direction of time. States are complex and come as pairs of real
-    columns: the terms are those of H itself, the weights complex.
+    With ``y = (H - mid) / half`` in [-1, 1] and ``c_k`` from :func:`~solvers.bessel.rotation` of
+    ``|t| half``, ``e^(-i t H) = e^(-i t mid) sum_k i^(-k) c_k T_k(y)``, with conjugate powers of i
+    for t < 0. Nothing grows or decays in either direction of time. States are complex and come as
+    pairs of real columns: the terms are those of H itself, the weights complex.
 
     Args:
         A: the operator -i H; see ``Operator.hamiltonian``.

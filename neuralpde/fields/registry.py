@@ -9,10 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralpde.fields.antisymmetric import AntiSymmetricDGN
 from neuralpde.fields.diffusion import Heat
 from neuralpde.fields.field import Field, State
 from neuralpde.fields.grand import GRAND
+from neuralpde.fields.kuramoto import Kuramoto
+from neuralpde.fields.oscillator import GraphCON
 from neuralpde.fields.reaction import allen_cahn, fisher
+from neuralpde.fields.schroedinger import Schroedinger
 from neuralpde.fields.wave import Wave
 from neuralpde.graph import Graph
 
@@ -98,6 +102,22 @@ FIELDS: dict[str, Entry] = {
         30.0,
         "patch",
     ),
+    "graphcon": Entry(
+        lambda channels: GraphCON(channels, act=torch.tanh, stiffness=1.5, damping=0.1),
+        "GraphCON",
+        "x'' = act(A x W^T) - gamma x - alpha x'",
+        "Rusch et al., ICML 2022, arXiv:2202.02296",
+        "features swing, and do not smooth away before the swings die out",
+        30.0,
+    ),
+    "kuramoto": Entry(
+        lambda channels: Kuramoto(lambda graph, x0: x0, coupling=2.0, norm="row"),
+        "Kuramoto",
+        "theta_i' = omega_i + K sum_j a_ij sin(theta_j - theta_i)",
+        "Kuramoto 1984; on graphs: Nguyen et al., AISTATS 2024, arXiv:2311.03260",
+        "neighbours lock to one rhythm, not to one phase",
+        20.0,
+    ),
     "allen-cahn": Entry(
         lambda channels: allen_cahn(),
         "allen_cahn",
@@ -115,6 +135,23 @@ FIELDS: dict[str, Entry] = {
         "a front of growth",
         15.0,
         "patch",
+    ),
+    "schroedinger": Entry(
+        lambda channels: Schroedinger(),
+        "Schroedinger",
+        "psi' = -i (rate L + V) psi",
+        "Schroedinger 1926; on graphs: Farhi and Gutmann, Phys. Rev. A 58 (1998), 915",
+        "a wave packet spreads faster than heat, and never fades",
+        5.0,
+        "patch",
+    ),
+    "adgn": Entry(
+        lambda channels: AntiSymmetricDGN(channels),
+        "AntiSymmetricDGN",
+        "x' = act((W - W^T - gamma I) x + A x V^T + b)",
+        "Gravina et al., ICLR 2023, arXiv:2210.09789",
+        "channels turn instead of fading",
+        10.0,
     ),
 }
 """The fields by the names that scripts take, in the order of the families."""

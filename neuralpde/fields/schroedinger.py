@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
@@ -42,6 +41,7 @@ class Schroedinger(Field):
         Farhi and Gutmann, Quantum computation and decision trees, Phys. Rev. A 58 (1998), 915;
         Muelken and Blumen, Continuous-time quantum walks, Phys. Rep. 502 (2011), 37.
 
+    >>> import torch
     >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
     >>> psi = torch.tensor([[1.0 + 0.0j], [0.0j]])
     >>> field = Schroedinger(rate=2.0, potential=torch.tensor([0.5, 0.0])).bind(graph, psi)
