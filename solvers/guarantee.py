@@ -124,7 +124,9 @@ class Guarantee:
         return trusted
 
     def _refuse(self, floor: float) -> None:
-        possible = f"the smallest possible rtol is {1.01 * floor:.2g}"
+        # Rounded up, so that what it says is possible.
+        digit = 10.0 ** (np.floor(np.log10(floor)) - 1)
+        possible = f"the smallest possible rtol is {np.ceil(1.01 * floor / digit) * digit:.2g}"
         raise ValueError(
             f"rtol={self.rtol:g} is below what float64 can guarantee here (z = "
             f"{self.series.measure} = {self.farthest.max():.4g}); "

@@ -94,10 +94,11 @@ class Kuramoto(Field):
         omega: Any = self.omega(graph, x0) if callable(self.omega) else self.omega
         if isinstance(omega, Tensor):
             omega = omega.to(x0)
-            if torch.broadcast_shapes(omega.shape, x0.shape) != x0.shape:
+            sizes = zip(reversed(omega.shape), reversed(x0.shape), strict=False)
+            if omega.dim() > x0.dim() or any(own not in (1, size) for own, size in sizes):
                 raise ValueError(
                     f"omega has shape {tuple(omega.shape)} and the state {tuple(x0.shape)}; give "
-                    f"[nodes, 1] for one frequency per node"
+                    "[nodes, 1] for one frequency per node"
                 )
         self._parameters = {k: v for k, v in self._parameters.items() if k != "omega"}
         self._buffers.pop("omega", None)
