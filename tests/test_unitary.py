@@ -69,13 +69,13 @@ def test_the_tolerance_is_a_guarantee_in_both_directions_of_time(norm: str, shif
 @pytest.mark.parametrize("norm", ["comb", "sym"])
 def test_the_smallest_possible_tolerance_is_kept_on_the_stiffest_modes(norm: str) -> None:
     # Of the star with n leaves: n + 1 (comb) and 2 (sym); of n nodes all joined: n and n / (n - 1).
-    for n, graph in ((300, catalogue.star(301)), (9, catalogue.complete(9))):
+    for n, graph in ((199, catalogue.star(200)), (9, catalogue.complete(9))):
         H = graph.laplacian(norm, dtype=DOUBLE)
-        star = n == 300
+        star = n == 199
         top = (n + 1.0 if star else n) if norm == "comb" else (2.0 if star else n / (n - 1))
         x0 = torch.ones(graph.num_nodes, 1, dtype=COMPLEX)
         x0[0] = -(n**0.5 if norm == "sym" else n) if star else 1.0 - n
-        for t in (0.1, 30.0, 30.0 if star else 1e3):
+        for t in (0.5, 30.0, 30.0 if star else 1e3):
             with pytest.raises(ValueError, match="smallest possible rtol") as refusal:
                 propagate(SkewAdjoint(H), x0, ends(t), rtol=1e-17)
             rtol = float(str(refusal.value).split()[-1])

@@ -111,11 +111,11 @@ FIELDS: dict[str, Entry] = {
         30.0,
     ),
     "kuramoto": Entry(
-        lambda channels: Kuramoto(lambda graph, x0: x0, coupling=2.0, norm="row"),
+        lambda channels: Kuramoto(lambda graph, x0: x0, coupling=4.0, norm="row"),
         "Kuramoto",
         "theta_i' = omega_i + K sum_j a_ij sin(theta_j - theta_i)",
         "Kuramoto 1984; on graphs: Nguyen et al., AISTATS 2024, arXiv:2311.03260",
-        "neighbours lock to one rhythm, not to one phase",
+        "neighbours fall into step: into one rhythm, not into one phase",
         20.0,
     ),
     "allen-cahn": Entry(

@@ -120,7 +120,12 @@ class Real(nn.Module):
 
     def forward(self, t: Tensor, x: State) -> Any:
         """The slope, in pairs."""
-        return mapped(self.bound(t, mapped(x, _complex)), torch.view_as_real)
+        return mapped(self.bound(t, mapped(x, _complex)), _pairs)
+
+
+def _pairs(x: Tensor) -> Tensor:
+    # Not a view: torchdiffeq cuts gradients where no complex number begins.
+    return torch.stack((x.real, x.imag), -1)
 
 
 def _complex(pairs: Tensor) -> Tensor:
@@ -137,7 +142,7 @@ def _by_torchdiffeq(s: Subject, x: State, *, adjoint: bool) -> Any:
         tight["adjoint_params"] = bound.leaves()
     odeint = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
     if parts(x)[0].is_complex():
-        pairs = odeint(Real(bound), mapped(x, torch.view_as_real), t, **tight)
+        pairs = odeint(Real(bound), mapped(x, _pairs), t, **tight)
         return mapped(pairs, lambda part: _complex(part[-1]))
     return mapped(odeint(bound, x, t, **tight), lambda part: part[-1])
 
