@@ -59,6 +59,15 @@ def test_the_eigenphases_of_a_ring_are_exact_for_all_times_and_tolerances(
                 assert (found - exact).norm() <= (rtol + slack) * psi.norm(), (k, T, rtol)
 
 
+def test_potentials_keep_their_digits_with_single_precision_states() -> None:
+    # Rounded to float32, 0.1 would be off by 1.5e-9, and the phase by 1.5e-5.
+    graph, V = Graph(torch.zeros(2, 0).long(), 2), torch.tensor([0.1, 0.7], dtype=torch.float64)
+    psi = torch.ones(2, 1, dtype=torch.complex64)
+    final = solve(Schroedinger(potential=V), psi, 1e4, graph, rtol=1e-6).final
+    exact = torch.exp(-1e4j * V)[:, None]
+    torch.testing.assert_close(final.to(COMPLEX), exact, rtol=0, atol=3e-6)
+
+
 @pytest.mark.parametrize("norm", ["comb", "rw", "sym", "augmented"])
 @pytest.mark.parametrize("potential", [None, depth])
 def test_norm_and_energy_are_conserved(norm: str, potential: object) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
+import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
@@ -41,7 +41,6 @@ class Schroedinger(Field):
         Farhi and Gutmann, Quantum computation and decision trees, Phys. Rev. A 58 (1998), 915;
         Muelken and Blumen, Continuous-time quantum walks, Phys. Rep. 502 (2011), 37.
 
-    >>> import torch
     >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
     >>> psi = torch.tensor([[1.0 + 0.0j], [0.0j]])
     >>> field = Schroedinger(rate=2.0, potential=torch.tensor([0.5, 0.0])).bind(graph, psi)
@@ -112,12 +111,17 @@ def _plus_diagonal(H: SparseOperator, V: Tensor, graph: Graph) -> SparseOperator
             f"the potential is {V.dtype} of shape {tuple(V.shape)}; it is one real number for each "
             f"of the {graph.num_nodes} nodes"
         )
-    V = V.to(H.device, H.dtype)
-    ends = V.detach().double()
-    tags = Tags(H.tags.eps, symmetric=H.symmetric, metric=H.metric)
+    V = V.to(H.device, torch.float64)
+    ends = V.detach()
     lo, hi = (H.graphs.reduced(ends, how) for how in ("amin", "amax"))
-    tags = replace(tags, enclosure=Enclosure(lo, hi, H.graphs.reduced(ends.abs(), "amax")))
+    tags = Tags(
+        torch.finfo(V.dtype).eps,
+        symmetric=H.symmetric,
+        metric=H.metric,
+        enclosure=Enclosure(lo, hi, H.graphs.reduced(ends.abs(), "amax")),
+    )
     diagonal = SparseOperator.tagged(Pattern.identity(len(V), V.device), V, tags, H.graphs)
-    total = H + diagonal
+    # Cast like the Laplacian: it remembers what it was, and phases of single states are right.
+    total = H + diagonal.to(H.dtype)
     assert isinstance(total, SparseOperator)
     return total
