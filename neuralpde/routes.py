@@ -115,7 +115,10 @@ def _obstacle(problem: Problem) -> str | None:
     if not field.affine or field.operator is None:
         return f"{problem.name} is nonlinear"
     operator = field.operator
-    if not (operator.self_adjoint or operator.generator or operator.stochastic):
+    unitary = operator.hamiltonian is not None
+    if unitary and field.source is not None:
+        return "unitary flow with a source has no series"
+    if not (unitary or operator.self_adjoint or operator.generator or operator.stochastic):
         return "the linear operator is neither self-adjoint nor a generator"
     if problem.stop is not None:
         return "stop= needs steps"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from solvers.coefficients import exponential, integral
+from solvers.coefficients import degree_bound, exponential, integral
 from solvers.columns import pieces, piecewise
 from solvers.problem import Operator
 from solvers.rows import Rows
@@ -36,6 +36,8 @@ class Chebyshev:
         name: of the method.
         norm: of the norm that the guarantee is about.
         restarts: whether starting again from a saved time may save work.
+        measure: what z is, in words.
+        roughness: of each graph, how many times the usual rounding to count.
 
     Raises:
         ValueError: the enclosure of the spectrum is not finite.
@@ -46,9 +48,13 @@ class Chebyshev:
 
     name = "chebyshev"
     restarts = True
+    measure = "half the width of the spectrum times time"
+    degrees = staticmethod(degree_bound)
+    table: Callable[[Sequence[Weights], Tensor | None, Tensor], Table] = Table
 
     def __init__(self, A: Operator, rows: Rows) -> None:
         self.A, self.rows = A, rows
+        self.roughness: PerGraph = np.ones(rows.num_graphs)
         lo, hi = (end.detach().cpu().numpy() for end in A.spectrum())
         self.lo, self.hi = _rounded(lo, hi, max(1e-10, 16 * torch.finfo(A.dtype).eps))
         if not (np.isfinite(self.lo).all() and np.isfinite(self.hi).all()):
@@ -144,6 +150,10 @@ class Recurrence:
             # Shifted before it is cast: rounded once.
             doubled = (numbers(2 * c, self.A) for c in (self._scale, self._shift))
             self._twice = series.A.shifted(*doubled).to(dtype)
+
+    def act(self, x: Tensor) -> Tensor:
+        """Return ``A x``."""
+        return self.A @ x
 
     def sums(
         self,

@@ -16,6 +16,7 @@ from solvers.lanczos import Lanczos
 from solvers.problem import Operator
 from solvers.rows import Rows
 from solvers.uniformisation import Uniformisation
+from solvers.unitary import Unitary
 
 Method = Literal["auto", "chebyshev", "uniformisation", "lanczos"]
 Gradients = Literal["auto", "tape", "reversible"]
@@ -66,16 +67,18 @@ def propagate(
     the operator. A batch of graphs gives bit for bit what its graphs give alone.
 
     Args:
-        A: self-adjoint operator, generator, or stochastic matrix; real.
+        A: self-adjoint operator, generator, or stochastic matrix; real. Or -i H with a
+            self-adjoint H, which turns complex states both ways in time.
         x0: state, real or complex.
         times: offsets from the start, the first 0; for all graphs or for each. Negative ones run
             backwards, which diffusion does not allow.
         rtol: relative tolerance.
-        source: a constant state, or None.
-        method: "chebyshev" for self-adjoint operators, "uniformisation" for generators and
-            stochastic ones; "auto" prefers the first. "lanczos", for self-adjoint operators, takes
-            fewer products for few columns and clustered spectra; its error is bounded afterwards
-            but for rounding, which is not, and a batch agrees with its graphs to rounding.
+        source: a constant state, or None; unitary flows take none.
+        method: "chebyshev" for self-adjoint operators and unitary flows, "uniformisation" for
+            generators and stochastic ones; "auto" prefers the first. "lanczos", for self-adjoint
+            operators, takes fewer products for few columns and clustered spectra; its error is
+            bounded afterwards but for rounding, which is not, and a batch agrees with its graphs
+            to rounding.
         grad: "tape" records every product and can be differentiated twice; "auto" and
             "reversible" keep two states for Chebyshev, whatever the degree, and about the root of
             the degree for uniformisation.
@@ -109,6 +112,11 @@ def propagate(
     b = None if source is None else _flat(source.to(x0.dtype), "source", A)
     if grad not in GRADIENTS:
         raise ValueError(f"grad is {grad!r}; allowed: {', '.join(GRADIENTS)}")
+    if A.hamiltonian is not None and (source is not None or not x0.is_complex()):
+        raise ValueError(
+            "unitary flow turns complex states and takes no source: give a complex x0, and name an "
+            "explicit method (solver='tsit5') for x' = -i H x + source"
+        )
     if not 0 < rtol < 1:
         raise ValueError(f"rtol is {rtol}; exact solves take a number between 0 and 1")
     series.check(offsets)
@@ -127,6 +135,12 @@ def propagate(
 def _series(A: Operator, rows: Rows, method: Method) -> Chebyshev | Uniformisation:
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; allowed: {', '.join(METHODS)}")
+    if A.hamiltonian is not None:
+        if method not in ("auto", "chebyshev"):
+            raise ValueError(
+                f"{method} is for real operators; unitary flow goes by method='chebyshev'"
+            )
+        return Unitary(A, rows)
     positive = A.generator is not None or A.stochastic is not None
     if method in ("chebyshev", "lanczos") and not A.self_adjoint:
         name = "Chebyshev series need" if method == "chebyshev" else "lanczos needs"

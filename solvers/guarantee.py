@@ -19,8 +19,8 @@ PerGraph = Float[np.ndarray, " graphs"]
 PerTime = Float[np.ndarray, "times graphs"]
 
 EPS = float(np.finfo(np.float64).eps)
-# Rounding errors of a series, in units of (z + 20) eps: those that a result may carry, and those
-# that must fit into half of the tolerance for single precision to be trusted.
+# Rounding errors of a series, in units of (z + 20) eps times its roughness: those that a result may
+# carry, and those that must fit into half of the tolerance for single precision to be trusted.
 ROUNDING, TRUSTED = 2.0, 4.0
 # The derivative of a series is less accurate than its value (Markov's inequality).
 GRADIENT_TAIL = 1e-3
@@ -34,8 +34,9 @@ class Guarantee:
     """One solve of ``x' = A x + source`` with an error of at most ``rtol max(|x0|, |x(t)|)``.
 
     Errors are counted in advance: a series is wrong by ``tail e^g |x|``, rounding adds
-    ``2 (z + 20) eps e^g |x|``. With a source, or where growth makes the count in advance too
-    strict, they are counted again with the norms found, and degrees raised where that fails.
+    ``2 (z + 20) eps e^g |x|``, times the roughness of the series. With a source, or where growth
+    makes the count in advance too strict, they are counted again with the norms found, and degrees
+    raised where that fails.
 
     Args:
         series: of the exponentials.
@@ -69,9 +70,10 @@ class Guarantee:
         self.reach, self.growth = series.reach(offsets), series.growth(offsets)
         self.farthest: PerGraph = self.reach.max(0, initial=0.0)
         self.grown: PerGraph = self.growth.max(0, initial=0.0)
+        self.noise: PerGraph = series.roughness * (self.farthest + 20)
         self.products = self.degree = 0
         self._dtypes: list[torch.dtype] = []
-        floor = 2 * ROUNDING * (self.farthest.max(initial=0.0) + 20) * EPS
+        floor = 2 * ROUNDING * self.noise.max(initial=0.0) * EPS
         if rtol < floor:
             self._refuse(floor)
         if self.grown.max(initial=0.0) > LARGEST_GROWTH:
@@ -117,22 +119,24 @@ class Guarantee:
         return words + (f"; rounded to {self.x.dtype}" if rounded else "")
 
     def _trusted(self, dtype: torch.dtype) -> Bool[np.ndarray, " graphs"]:
-        errors = TRUSTED * (self.farthest + 20) * torch.finfo(dtype).eps * np.exp(self.grown)
+        errors = TRUSTED * self.noise * torch.finfo(dtype).eps * np.exp(self.grown)
         trusted: Bool[np.ndarray, " graphs"] = errors <= self.rtol / 2
         return trusted
 
     def _refuse(self, floor: float) -> None:
-        possible = f"the smallest possible rtol is {1.01 * floor:.2g}"
+        # Rounded up, so that what it says is possible.
+        digit = 10.0 ** (np.floor(np.log10(floor)) - 1)
+        possible = f"the smallest possible rtol is {np.ceil(1.01 * floor / digit) * digit:.2g}"
         raise ValueError(
-            f"rtol={self.rtol:g} is below what float64 can guarantee here (z = half the width of "
-            f"the spectrum times time = {self.farthest.max():.4g}); "
+            f"rtol={self.rtol:g} is below what float64 can guarantee here (z = "
+            f"{self.series.measure} = {self.farthest.max():.4g}); "
             + (possible if floor < 0.9 else "solve over a shorter time")
         )
 
     def _solve(
         self, dtype: torch.dtype, active: Bool[np.ndarray, " graphs"], last: bool
     ) -> tuple[Tensor, Bool[np.ndarray, " graphs"]]:
-        hard = 2 * ROUNDING * (self.farthest + 20) * EPS * np.exp(self.grown) > self.rtol
+        hard = 2 * ROUNDING * self.noise * EPS * np.exp(self.grown) > self.rtol
         judged = active & (hard | (self.source is not None))
         tails: PerGraph = np.full(self.rows.num_graphs, self.rtol / 2)
         terms = self.series.terms(dtype)
@@ -162,11 +166,14 @@ class Guarantee:
         self, dtype: torch.dtype, active: Bool[np.ndarray, " graphs"], tails: PerGraph
     ) -> Plan:
         # Each series adds 20 to the z that rounding is counted with.
-        room = self.rtol / (2 * ROUNDING * torch.finfo(dtype).eps) - self.farthest
+        unit = 2 * ROUNDING * self.series.roughness * torch.finfo(dtype).eps
+        room = self.rtol / unit - self.farthest
         starts: list[list[int]] = [[]] * len(active)
         for graph in np.flatnonzero(active):
             most = int(room[graph] / 20) if self.series.restarts else 1
-            starts[graph] = restarts(self.reach[:, graph], float(tails[graph]) / 4, most)
+            starts[graph] = restarts(
+                self.reach[:, graph], float(tails[graph]) / 4, most, self.series.degrees
+            )
         return Plan(starts, len(self.offsets))
 
     def _sums(self, terms: Recurrence | Walk, plan: Plan, share: PerGraph) -> Tensor:
@@ -226,7 +233,7 @@ class Guarantee:
                 span = float(self.offsets[end, graph] - self.offsets[start, graph])
                 tail = self._tail(share, start, end, int(graph))
                 columns[graph] = weights(int(graph), span, tail)
-            tables.append(Table(columns, self.rows.batch, like))
+            tables.append(self.series.table(columns, self.rows.batch, like))
         self.degree = max(self.degree, *(table.degree for table in tables))
         self.products += max(table.degree for table in tables)
         return tables
@@ -256,10 +263,10 @@ class Guarantee:
             step = step[self.rows.batch].unsqueeze(1)
         self.products += 1
         if self.tape:
-            slope = terms.A @ x if self.source is None else terms.A @ x + self.source.to(x.dtype)
-            return x + step * slope + step**2 / 2 * (terms.A @ slope)
+            slope = terms.act(x) if self.source is None else terms.act(x) + self.source.to(x.dtype)
+            return x + step * slope + step**2 / 2 * terms.act(slope)
         with torch.no_grad():
-            slope = terms.A @ x if self.source is None else terms.A @ x + self.source.to(x.dtype)
+            slope = terms.act(x) if self.source is None else terms.act(x) + self.source.to(x.dtype)
         return x + step * slope
 
     def _errors(
@@ -276,9 +283,8 @@ class Guarantee:
             grown, before = np.exp(growth), size[start, graphs]
             scale = grown * before + np.abs(span) * phi_1(growth) * self._drive
             reach = self.reach[time] - self.reach[start, graphs]
+            noise = ROUNDING * self.series.roughness * (reach + 20) * eps
             of_series[time] = grown * of_series[start, graphs] + np.array(tail) * scale
-            of_rounding[time] = (
-                grown * of_rounding[start, graphs] + ROUNDING * (reach + 20) * eps * scale
-            )
+            of_rounding[time] = grown * of_rounding[start, graphs] + noise * scale
         allowed = self.rtol * np.maximum(self._start, size / (1 + self.rtol))
         return of_series, of_rounding, allowed

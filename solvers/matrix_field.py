@@ -58,6 +58,7 @@ class MatrixField:
         known, layout = self._f.flow.structure, self._layout
         return (
             known.operator is not None
+            and known.operator.hamiltonian is None
             and known.pointwise
             and layout.rowwise
             and len(layout.shapes) == 1

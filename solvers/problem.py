@@ -22,7 +22,7 @@ class Operator(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the entries; real."""
+        """Of the entries, or of H where A is ``-i H``; real."""
 
     @property
     def device(self) -> torch.device:
@@ -65,6 +65,10 @@ class Operator(Protocol):
         """Return "row" or "col" where only the diagonal is negative and those sums are 0."""
 
     @property
+    def hamiltonian(self) -> Operator | None:
+        """The self-adjoint H of a unitary flow, ``A = -i H``; None for real operators."""
+
+    @property
     def rate(self) -> Float[Tensor, " graphs"]:
         """Largest ``-A_ii`` of each graph, at least 0; float64."""
 
@@ -86,6 +90,9 @@ class Operator(Protocol):
 
     def diagonal(self) -> Float[Tensor, " nodes"]:
         """Return the diagonal entries, without gradients."""
+
+    def summands(self) -> Float[Tensor, " graphs"]:
+        """Return the most numbers that a product adds up for one entry of each graph; float64."""
 
     def spectrum(self) -> tuple[Float[Tensor, " graphs"], Float[Tensor, " graphs"]]:
         """Return ``(lo, hi)`` of each graph in float64; every eigenvalue lies in between."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -12,8 +14,16 @@ UPDATE, START = 0.2, 2.0
 # No more saved times than this are considered as places to start again.
 CANDIDATES = 200
 
+Degrees = Callable[[Float[np.ndarray, "*shape"], float], Float[np.ndarray, "*shape"]]
+"""Degrees that suffice for series of some arguments, to a tolerance."""
 
-def restarts(reach: Float[np.ndarray, " times"], tail: float, most: int) -> list[int]:
+
+def restarts(
+    reach: Float[np.ndarray, " times"],
+    tail: float,
+    most: int,
+    degrees_of: Degrees = degree_bound,
+) -> list[int]:
     """Choose the saved times from which a series is started again.
 
     One series gives all times, but every term is added to the sum of every time that needs it.
@@ -24,6 +34,7 @@ def restarts(reach: Float[np.ndarray, " times"], tail: float, most: int) -> list
         reach: argument z of the series to each time, from the first, which is 0.
         tail: tolerance of a series.
         most: largest number of series.
+        degrees_of: bounds the degree of a series by its argument and a tolerance.
 
     Returns:
         Indices of the starting times, the first 0.
@@ -37,7 +48,7 @@ def restarts(reach: Float[np.ndarray, " times"], tail: float, most: int) -> list
         return [0]
     starts = np.arange(0, count, -(-count // CANDIDATES))
     span = reach[1:] - reach[starts, None]
-    degrees = degree_bound(np.maximum(span, 0.0), tail)
+    degrees = degrees_of(np.maximum(span, 0.0), tail)
     ahead = np.arange(1, count + 1) > starts[:, None]
     # cost[i, j]: one series from starts[i] that gives all times up to j + 1.
     cost = degrees + UPDATE * np.cumsum(np.where(ahead, degrees, 0.0), axis=1) + START

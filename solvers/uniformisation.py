@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import exp, isqrt
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from solvers.chebyshev import PerGraph, numbers, recorded
-from solvers.coefficients import poisson, poisson_integral, power_integral
+from solvers.coefficients import degree_bound, poisson, poisson_integral, power_integral
 from solvers.columns import pieces, piecewise
 from solvers.problem import Operator
 from solvers.rows import Rows
@@ -40,6 +40,8 @@ class Uniformisation:
         name: of the method.
         norm: of the norm that the guarantee is about.
         restarts: whether starting again from a saved time may save work.
+        measure: what z is, in words.
+        roughness: of each graph, how many times the usual rounding to count.
 
     Source:
         Jensen (1953); Grassmann (1977); Fox and Glynn (1988).
@@ -47,9 +49,13 @@ class Uniformisation:
 
     name = "uniformisation"
     restarts = False
+    measure = "largest rate times time"
+    degrees = staticmethod(degree_bound)
+    table: Callable[[Sequence[Weights], Tensor | None, Tensor], Table] = Table
 
     def __init__(self, A: Operator, rows: Rows) -> None:
         self.A, self.rows = A, rows
+        self.roughness: PerGraph = np.ones(rows.num_graphs)
         self._side = A.generator or A.stochastic
         self.generator = A.generator is not None
         self.norm = "max-norm" if self._side == "row" else "1-norm"
@@ -149,6 +155,10 @@ class Walk:
             # Shifted before it is cast: rounded once.
             scalars = (numbers(c, self.A) for c in (self._scale, self._shift))
             self._P = series.A.shifted(*scalars).to(dtype)
+
+    def act(self, x: Tensor) -> Tensor:
+        """Return ``A x``."""
+        return self.A @ x
 
     def sums(
         self,

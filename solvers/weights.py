@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Inexact
 from torch import Tensor
 
-Weights = Float[np.ndarray, " degree"]
+Weights = Inexact[np.ndarray, " degree"]
 """Weights of the powers or polynomials 0, 1, ... of a matrix, up to the degree of a series."""
 
 
@@ -26,6 +26,8 @@ class Table:
 
     Attributes:
         degree: largest index of a weight that is not 0 in all graphs.
+        imaginary: the table of imaginary parts, where weights are complex; this one then holds the
+            real ones.
 
     Example:
         >>> table = Table([np.array([0.5, 0.5])], None, torch.ones(1, 1))
@@ -34,6 +36,8 @@ class Table:
         >>> y.item()
         2.0
     """
+
+    imaginary: Table | None = None
 
     def __init__(self, columns: Sequence[Weights], batch: Tensor | None, like: Tensor) -> None:
         shared = all(column is columns[0] for column in columns)
@@ -48,6 +52,18 @@ class Table:
         self._used = used.tolist()
         self._rows = torch.tensor(table).to(like).unbind()
         self.degree = len(table) - 1
+
+    @classmethod
+    def complex(cls, columns: Sequence[Weights], batch: Tensor | None, like: Tensor) -> Table:
+        """Return the table of the real parts, which knows that of the imaginary parts.
+
+        Sums are taken in real arithmetic, so that a batch still gives what its graphs give alone.
+        """
+        halves = {id(column): (column.real.copy(), column.imag.copy()) for column in columns}
+        real, imaginary = zip(*(halves[id(column)] for column in columns), strict=True)
+        table = cls(real, batch, like)
+        table.imaginary = cls(imaginary, batch, like)
+        return table
 
     def begin(self, v: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``w_0 v``, in ``out`` if that is given."""

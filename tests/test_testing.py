@@ -153,6 +153,32 @@ class Degree(Plain):
         return super().rest(t, x) / self.degree
 
 
+class Turning(Plain):
+    """A complex state with a real parameter."""
+
+    is_complex = True
+
+    def rest(self, t: Tensor, x: Tensor) -> Tensor:
+        return -1j * (self.A @ x @ self.weight.to(x.dtype)) - 0.1 * x * x.abs()
+
+
+class Modulus(Turning):
+    def rest(self, t: Tensor, x: Tensor) -> Tensor:
+        return super().rest(t, x).abs()
+
+
+class Hidden(Turning):
+    """Reads its parameter behind the back of `leaves`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        phase = nn.Parameter(torch.ones(3, dtype=torch.float64))
+        self.turn = lambda x: x * torch.exp(1j * phase)
+
+    def rest(self, t: Tensor, x: Tensor) -> Tensor:
+        return super().rest(t, self.turn(x).to(x.dtype))
+
+
 @pytest.mark.parametrize(
     ("field", "line"),
     [
@@ -170,6 +196,8 @@ class Degree(Plain):
         (Sum(), "shape and dtype of x"),
         (Clock(), "batched_time"),
         (Degree(), "isolated nodes and empty edge sets"),
+        (Modulus(), "shape and dtype of x"),
+        (Hidden(), r"It reads a tensor of shape \(3,\), which is not among"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Field) else "",
 )
@@ -182,6 +210,7 @@ def test_a_broken_line_is_named(field: Field, line: str) -> None:
     "field",
     [
         Plain(),
+        Turning(),
         Heat("sym"),
         Heat() + Source(0.4, of_x0=True),
         Diffusion(lambda graph, x0: -graph.laplacian("rw"), norm="rw"),

@@ -1,6 +1,7 @@
 """Vector fields on graphs: short classes over few building blocks."""
 
 from neuralpde.fields.allen_cahn import AllenCahn, allen_cahn
+from neuralpde.fields.antisymmetric import AntiSymmetricDGN
 from neuralpde.fields.best_response import BestResponse
 from neuralpde.fields.channel_weights import SymmetricWeights
 from neuralpde.fields.controlled import ControlledDiffusion, time_then_space
@@ -13,12 +14,15 @@ from neuralpde.fields.gradient_flow import GradientFlow
 from neuralpde.fields.graff import GRAFF
 from neuralpde.fields.grand import GRAND
 from neuralpde.fields.gread import GREAD
+from neuralpde.fields.kuramoto import Kuramoto, order_parameter
 from neuralpde.fields.langevin import DoubleWell, Langevin
 from neuralpde.fields.layers import Layers
 from neuralpde.fields.noise import Noise
 from neuralpde.fields.ornstein_uhlenbeck import OrnsteinUhlenbeck
+from neuralpde.fields.oscillator import GraphCON, Oscillator
 from neuralpde.fields.pinned import Pinned
 from neuralpde.fields.reaction import Reaction, fisher
+from neuralpde.fields.schroedinger import Schroedinger
 from neuralpde.fields.wave import Wave
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "GRAND",
     "GREAD",
     "AllenCahn",
+    "AntiSymmetricDGN",
     "BestResponse",
     "ControlledDiffusion",
     "Coupling",
@@ -36,18 +41,23 @@ __all__ = [
     "Gated",
     "GradientFlow",
     "GradientGating",
+    "GraphCON",
     "Heat",
+    "Kuramoto",
     "Langevin",
     "Layers",
     "Noise",
     "OrnsteinUhlenbeck",
+    "Oscillator",
     "Pinned",
     "Reaction",
+    "Schroedinger",
     "Source",
     "Sum",
     "SymmetricWeights",
     "Wave",
     "allen_cahn",
     "fisher",
+    "order_parameter",
     "time_then_space",
 ]

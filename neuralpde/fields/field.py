@@ -134,6 +134,10 @@ class Field(nn.Module):
     def prepare(self, graph: Graph, x0: State) -> None:
         """Freeze what does not depend on time; override this. Children are bound already."""
 
+    def inner_state(self, x0: State) -> State:
+        """The first state that the fields inside this one are bound to; by default its own."""
+        return x0
+
     def rest(self, t: Tensor, x: Any) -> Any:
         """The part of the field that is neither linear nor constant; override this."""
         raise TypeError(f"{type(self).__name__} has no rest")
@@ -224,6 +228,7 @@ class Sum(Field):
         orders = {part.order for part in flat}
         if orders != {1}:
             raise ValueError(f"only first-order fields add up; these have orders {sorted(orders)}")
+        self.is_complex = any(part.is_complex for part in flat)
         self.inherited_noise()
 
     @property
@@ -272,8 +277,9 @@ def _bind(module: Any, graph: Any, x0: State) -> Any:
     if not any(isinstance(child, Field) for child in module.modules()):
         return module
     new = shallow(module)
+    inner = new.inner_state(x0) if isinstance(new, Field) else x0
     for name, child in module._modules.items():
-        new._modules[name] = None if child is None else _bind(child, graph, x0)
+        new._modules[name] = None if child is None else _bind(child, graph, inner)
     if isinstance(new, Field):
         if graph is None and new.needs_graph:
             raise ValueError(

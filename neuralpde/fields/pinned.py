@@ -77,7 +77,7 @@ class Pinned(Field):
         self.moving = callable(values)
         if self.moving and field.order != 1:
             raise ValueError("values that move with time need a first-order field")
-        self.order, self.field = field.order, field
+        self.order, self.is_complex, self.field = field.order, field.is_complex, field
         self.has_force = False
         self.register_buffer("nodes", index, persistent=False)
         if isinstance(values, Tensor) and not values.requires_grad:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuralpde.fields.allen_cahn import AllenCahn
+from neuralpde.fields.antisymmetric import AntiSymmetricDGN
 from neuralpde.fields.best_response import BestResponse
 from neuralpde.fields.controlled import ControlledDiffusion
 from neuralpde.fields.diffusion import Heat
@@ -18,9 +19,12 @@ from neuralpde.fields.gated import GradientGating
 from neuralpde.fields.graff import GRAFF
 from neuralpde.fields.grand import GRAND
 from neuralpde.fields.gread import GREAD
+from neuralpde.fields.kuramoto import Kuramoto
 from neuralpde.fields.langevin import DoubleWell, Langevin
 from neuralpde.fields.ornstein_uhlenbeck import OrnsteinUhlenbeck
+from neuralpde.fields.oscillator import GraphCON
 from neuralpde.fields.reaction import fisher
+from neuralpde.fields.schroedinger import Schroedinger
 from neuralpde.fields.wave import Wave
 from neuralpde.graph import Graph
 from solvers.signal import Signal
@@ -136,6 +140,22 @@ FIELDS: dict[str, Entry] = {
         "repulsion along negative eigenvalues of W sharpens: the Rayleigh quotient rises",
         6.0,
     ),
+    "graphcon": Entry(
+        lambda channels: GraphCON(channels, act=torch.tanh, stiffness=1.5, damping=0.1),
+        "GraphCON",
+        "x'' = act(A x W^T) - gamma x - alpha x'",
+        "Rusch et al., ICML 2022, arXiv:2202.02296",
+        "features swing, and do not smooth away before the swings die out",
+        30.0,
+    ),
+    "kuramoto": Entry(
+        lambda channels: Kuramoto(lambda graph, x0: x0, coupling=4.0, norm="row"),
+        "Kuramoto",
+        "theta_i' = omega_i + K sum_j a_ij sin(theta_j - theta_i)",
+        "Kuramoto 1984; on graphs: Nguyen et al., AISTATS 2024, arXiv:2311.03260",
+        "neighbours fall into step: into one rhythm, not into one phase",
+        20.0,
+    ),
     "allen-cahn": Entry(
         lambda channels: AllenCahn(),
         "AllenCahn",
@@ -210,6 +230,23 @@ FIELDS: dict[str, Entry] = {
         "a flame front: what is small stays small until it is heated",
         30.0,
         "patch",
+    ),
+    "schroedinger": Entry(
+        lambda channels: Schroedinger(),
+        "Schroedinger",
+        "psi' = -i (rate L + V) psi",
+        "Schroedinger 1926; on graphs: Farhi and Gutmann, Phys. Rev. A 58 (1998), 915",
+        "a wave packet spreads faster than heat, and never fades",
+        5.0,
+        "patch",
+    ),
+    "adgn": Entry(
+        lambda channels: AntiSymmetricDGN(channels),
+        "AntiSymmetricDGN",
+        "x' = act((W - W^T - gamma I) x + A x V^T + b)",
+        "Gravina et al., ICLR 2023, arXiv:2210.09789",
+        "channels turn instead of fading",
+        10.0,
     ),
 }
 """The fields by the names that scripts take, in the order of the families."""

@@ -10,6 +10,7 @@ from neuralpde.operators.operator import SparseOperator
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.product import gather_dot, multiply, multiply_transposed, products
 from neuralpde.operators.quadratic import Quadratic
+from neuralpde.operators.skew import SkewAdjoint
 
 __all__ = [
     "Attention",
@@ -17,6 +18,7 @@ __all__ = [
     "Operator",
     "Pattern",
     "Quadratic",
+    "SkewAdjoint",
     "SparseOperator",
     "adjacency",
     "attention",

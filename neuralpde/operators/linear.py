@@ -38,6 +38,8 @@ class Operator(ABC):
     [2.0, 5.0]
     """
 
+    # The self-adjoint H where `A = -i H`, see `SkewAdjoint`.
+    hamiltonian: Operator | None = None
     # Makes numpy's scalars leave `c * A` to `A.__rmul__`.
     __array_ufunc__ = None
 
@@ -97,6 +99,11 @@ class Operator(ABC):
     @abstractmethod
     def norms(self) -> tuple[Float[Tensor, " graphs"], Float[Tensor, " graphs"]]:
         """Return upper bounds, float64, of the largest row sum and column sum of moduli."""
+
+    def summands(self) -> Float[Tensor, " graphs"]:
+        """Return the most numbers that a product adds up for one entry of each graph, float64."""
+        ones = torch.ones(self.num_nodes, dtype=torch.float64, device=self.device)
+        return self.graphs.reduced(ones, "sum")
 
     @property
     def symmetric(self) -> bool:
@@ -163,12 +170,7 @@ class Operator(ABC):
         return torch.minimum(*self.norms())
 
     def shifted(self, scale: Scalar, shift: Scalar) -> Operator:
-        """Return `scale A + shift I`.
-
-        Args:
-            scale: number, 0-d tensor or `[num_graphs]`.
-            shift: likewise.
-        """
+        """Return `scale A + shift I`, for numbers, 0-d tensors or `[num_graphs]`."""
         return Combination([(scale, self)], shift)
 
     def minus_identity(self) -> Operator:
@@ -182,13 +184,9 @@ class Operator(ABC):
         alpha: float = 1.0,
         beta: float = 0.0,
     ) -> Float[Tensor, "nodes channels"]:
-        """Set `y <- beta y + alpha A x` in place, outside autograd; `beta=0` reads no old `y`.
+        """Set `y <- beta y + alpha A x` in place, outside autograd, and return `y`.
 
-        Args:
-            y: state of the dtype of the operator.
-            x: another state, not `y`.
-            alpha: factor of the product.
-            beta: factor of what stands in `y`.
+        With `beta=0` the old `y` is not read, not even its NaN. `x` is another state than `y`.
         """
         with torch.no_grad():
             product = self @ x
@@ -211,9 +209,7 @@ class Operator(ABC):
         return self * scale
 
     def __truediv__(self, scale: Scalar) -> Operator:
-        if isinstance(scale, Tensor):
-            scale = scale.double()
-        return self * (1.0 / scale)
+        return self * (1.0 / (scale.double() if isinstance(scale, Tensor) else scale))
 
     def __neg__(self) -> Operator:
         return self * -1.0

@@ -311,6 +311,10 @@ class SparseOperator(Operator):
         """Return upper bounds of the largest row sum and column sum of moduli."""
         return norms(self.pattern, self.values, self.graphs, self.symmetric)
 
+    def summands(self) -> Float[Tensor, " graphs"]:
+        """Return the length of the longest row of each graph, float64."""
+        return self.graphs.reduced(self.pattern.crow.diff().double(), "amax")
+
     def _real_interval(self) -> tuple[Tensor, Tensor]:
         centre = self.diagonal().double()
         found = gershgorin(self.pattern, self.values, centre, self.graphs, self.symmetric)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuralpde.fields.field import State
 from neuralpde.solve import solve
@@ -101,20 +101,49 @@ def gradients(s: Subject) -> None:
 
 
 def _functional(part: Tensor) -> Tensor:
-    """A fixed number made of a state that treats no entry like another."""
+    """A fixed number made of a state that treats no entry, and no phase, like another."""
     weights = torch.cos(torch.arange(part.numel(), dtype=torch.float64)).view(part.shape)
-    return (weights * part).abs().square().sum()
+    size = (weights * part).abs().square().sum()
+    return size + (weights * part.imag).sum() if part.is_complex() else size
+
+
+class Real(nn.Module):
+    """A bound field on complex states as one on pairs of real numbers.
+
+    torchdiffeq's adjoint carries the state and the gradients of parameters in one vector, of one
+    dtype: complex states with real parameters need this form.
+    """
+
+    def __init__(self, bound: nn.Module) -> None:
+        super().__init__()
+        self.bound = bound
+
+    def forward(self, t: Tensor, x: State) -> Any:
+        """The slope, in pairs."""
+        return mapped(self.bound(t, mapped(x, _complex)), _pairs)
+
+
+def _pairs(x: Tensor) -> Tensor:
+    # Not a view: torchdiffeq cuts gradients where no complex number begins.
+    return torch.stack((x.real, x.imag), -1)
+
+
+def _complex(pairs: Tensor) -> Tensor:
+    return torch.complex(pairs[..., 0], pairs[..., 1])
 
 
 def _by_torchdiffeq(s: Subject, x: State, *, adjoint: bool) -> Any:
     import torchdiffeq
 
-    bound = s.field.bind(s.graph, x)
+    bound: Any = s.field.bind(s.graph, x)
     t = torch.tensor([0.0, s.end], dtype=torch.float64)
     tight: dict[str, Any] = {"rtol": s.rtol * 1e-3, "atol": s.rtol * 1e-4, "method": "dopri5"}
     if adjoint:
         tight["adjoint_params"] = bound.leaves()
     odeint = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
+    if parts(x)[0].is_complex():
+        pairs = odeint(Real(bound), mapped(x, _pairs), t, **tight)
+        return mapped(pairs, lambda part: _complex(part[-1]))
     return mapped(odeint(bound, x, t, **tight), lambda part: part[-1])
 
 
