@@ -134,6 +134,11 @@ def _series(A: Operator, rows: Rows, method: Method) -> Chebyshev | Uniformisati
             f"{name} a self-adjoint operator, and this one is not known to be: "
             + ("use method='uniformisation'" if positive else UNDIRECTED)
         )
+    if method == "lanczos" and not A.separate:
+        raise ValueError(
+            "lanczos propagates each column of a state on its own, and this operator mixes them: "
+            "use method='chebyshev'"
+        )
     if method == "uniformisation" and not positive:
         raise ValueError(
             "uniformisation needs a generator or a stochastic operator, and this one is not known "

@@ -142,7 +142,7 @@ class ARS222(Stepper):
 
 
 class Shifted:
-    """Solving with ``I - s A``, a shift s for each graph, every column on its own.
+    """Solving with ``I - s A``, a shift s for each graph, every column on its own if it may be.
 
     Errors and residuals are root mean squares, weighted by the metric in which A is self-adjoint.
     Where no eigenvalue of ``s A`` is positive an error is at most its residual.
@@ -167,7 +167,7 @@ class Shifted:
     def __init__(self, A: Operator) -> None:
         self.A = A
         self.rows = Rows(A.batch if A.num_graphs > 1 else None, A.num_graphs)
-        self.groups = Groups(self.rows.batch, A.num_graphs, separate=True)
+        self.groups = Groups(self.rows.batch, A.num_graphs, separate=A.separate)
         self.diagonal = A.diagonal().unsqueeze(1)
         self.metric = A.metric
         self.weight: float | Tensor = 1.0

@@ -185,7 +185,6 @@ class Split:
         ([0.0, 1.0], [-2.0, -1.0])
     """
 
-    separate = True
     adjoint = True
 
     def __init__(
@@ -199,6 +198,7 @@ class Split:
         self._operator, self._count = operator, count
         self._slope: Tensor | None = None
         self.symmetric, self.metric = operator.self_adjoint, operator.metric
+        self.separate = operator.separate
         point = point.detach()
         with torch.no_grad():
             self.value = operator @ point

@@ -37,6 +37,10 @@ class Operator(Protocol):
         """Graph of each node, sorted; may be None where there is one graph."""
 
     @property
+    def separate(self) -> bool:
+        """Whether the columns of a state do not see each other, and are all treated alike."""
+
+    @property
     def symmetric(self) -> bool:
         """Whether ``A = A.T``."""
 

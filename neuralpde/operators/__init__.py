@@ -1,6 +1,7 @@
 """Linear operators on node states: sparse matrices that know what kind of matrix they are."""
 
 from neuralpde.operators.attention import Attention, attention
+from neuralpde.operators.channels import ChannelScaled
 from neuralpde.operators.identity import identity
 from neuralpde.operators.laplacian import adjacency, laplacian
 from neuralpde.operators.linear import Operator
@@ -10,6 +11,7 @@ from neuralpde.operators.product import gather_dot, multiply, multiply_transpose
 
 __all__ = [
     "Attention",
+    "ChannelScaled",
     "Operator",
     "Pattern",
     "SparseOperator",

@@ -13,7 +13,7 @@ from neuralpde.operators.graphs import Graphs
 from neuralpde.operators.operator import SparseOperator
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.product import WIDE, gather_dot
-from neuralpde.operators.sinkhorn import doubly_stochastic, is_symmetric
+from neuralpde.operators.sinkhorn import columns_hold, doubly_stochastic, is_symmetric
 from neuralpde.operators.tags import Tags
 
 
@@ -24,7 +24,6 @@ class _Group:
     index: Tensor
     size: int
     pattern: Pattern
-    graphs: Graphs
 
     def sum(self, values: Tensor) -> Tensor:
         return values.new_zeros(self.size).index_add(0, self.index, values)
@@ -106,15 +105,15 @@ def attention(
     wide = WIDE.get(q.dtype, q.dtype)
     graphs = Graphs(batch, num_graphs, q.device)
     index = pattern.row if over == "receiver" else pattern.col.long()
-    group = _Group(index, pattern.num_nodes, pattern, graphs)
+    group = _Group(index, pattern.num_nodes, pattern)
     prior = None if weights is None else weights.to(wide)
     pairs = zip(q.to(wide).chunk(heads, 1), k.to(wide).chunk(heads, 1), strict=True)
-    total, doubly = q.new_zeros(pattern.nnz, dtype=wide), True
+    total = q.new_zeros(pattern.nnz, dtype=wide)
     for head_q, head_k in pairs:
         scores = KERNELS[kernel](pattern, head_q, head_k, scale, length)
-        shares, both = NORMALISERS[normalise](scores, prior, group)
-        total, doubly = total + shares, doubly and both
+        total = total + NORMALISERS[normalise](scores, prior, group)
     values = (total / heads).to(q.dtype)
+    doubly = normalise == "sinkhorn" and columns_hold(pattern, values)
     by_row = over == "receiver" or normalise == "sinkhorn"
     ones = torch.ones(2, num_graphs, dtype=torch.float64, device=q.device)
     sums = ones if normalise == "sinkhorn" or _is_complete(pattern, over, weights, group) else None
@@ -241,33 +240,29 @@ def _directions(x: Tensor) -> Tensor:
     return x / torch.where(size > 0, size, 1.0)
 
 
-Normalised = tuple[Tensor, bool]
-"""Shares of the entries, and whether rows and columns both sum to 1."""
-
-
-def _softmax(scores: Tensor, prior: Tensor | None, group: _Group) -> Normalised:
+def _softmax(scores: Tensor, prior: Tensor | None, group: _Group) -> Tensor:
     largest = group.max(scores.detach())
     return _shares(torch.exp(scores - largest[group.index]), prior, group)
 
 
-def _squareplus(scores: Tensor, prior: Tensor | None, group: _Group) -> Normalised:
+def _squareplus(scores: Tensor, prior: Tensor | None, group: _Group) -> Tensor:
     size = torch.where(scores >= 0, scores, -scores)
     large = 0.5 * (size + (size.square() + 4.0).sqrt())
     # g(-s) = 1 / g(s), which loses no digits where s + sqrt(s^2 + 4) cancels.
     return _shares(torch.where(scores >= 0, large, 1.0 / large), prior, group)
 
 
-def _sinkhorn(scores: Tensor, prior: Tensor | None, group: _Group) -> Normalised:
+def _sinkhorn(scores: Tensor, prior: Tensor | None, group: _Group) -> Tensor:
     if prior is not None:
         there = prior > 0
         scores = torch.where(there, scores + torch.where(there, prior, 1.0).log(), -torch.inf)
-    return doubly_stochastic(group.pattern, scores, group.graphs)
+    return doubly_stochastic(group.pattern, scores)
 
 
-def _shares(parts: Tensor, prior: Tensor | None, group: _Group) -> Normalised:
+def _shares(parts: Tensor, prior: Tensor | None, group: _Group) -> Tensor:
     parts = parts if prior is None else parts * prior
     total = group.sum(parts)
-    return parts / torch.where(total > 0, total, 1.0)[group.index], False
+    return parts / torch.where(total > 0, total, 1.0)[group.index]
 
 
 KERNELS: dict[str, Callable[..., Tensor]] = {
@@ -276,7 +271,7 @@ KERNELS: dict[str, Callable[..., Tensor]] = {
     "pearson": _pearson,
     "distance": _distance,
 }
-NORMALISERS: dict[str, Callable[[Tensor, Tensor | None, _Group], Normalised]] = {
+NORMALISERS: dict[str, Callable[[Tensor, Tensor | None, _Group], Tensor]] = {
     "softmax": _softmax,
     "squareplus": _squareplus,
     "sinkhorn": _sinkhorn,

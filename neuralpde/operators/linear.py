@@ -42,6 +42,7 @@ class Operator(ABC):
 
     def __init__(self, num_nodes: int, dtype: torch.dtype, tags: Tags, graphs: Graphs) -> None:
         self.num_nodes, self.dtype, self.tags, self.graphs = num_nodes, dtype, tags, graphs
+        self.separate: bool = tags.channels is None
 
     @property
     def device(self) -> torch.device:

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 
-from neuralpde.operators.graphs import Graphs
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.trilinear import Matrix, apply
 from solvers.groups import Groups
@@ -34,9 +33,7 @@ PRODUCTS = 8
 EPS = torch.finfo(torch.float64).eps
 
 
-def doubly_stochastic(
-    pattern: Pattern, scores: Float[Tensor, " nnz"], graphs: Graphs
-) -> tuple[Float[Tensor, " nnz"], bool]:
+def doubly_stochastic(pattern: Pattern, scores: Float[Tensor, " nnz"]) -> Float[Tensor, " nnz"]:
     """Return the entries of `P_ij = exp(s_ij + u_i + v_j)` whose rows and columns sum to 1.
 
     Sinkhorn's sweeps, which scale rows and columns in turn, in the logarithmic domain and float64;
@@ -54,10 +51,10 @@ def doubly_stochastic(
     Args:
         pattern: entries.
         scores: logarithms of positive numbers; -inf leaves an entry out.
-        graphs: which graph each node belongs to.
 
     Returns:
-        The entries, float64, and whether column sums are 1 to rounding; else they are to 1e-9.
+        The entries, float64. Column sums are 1 to 1e-9 at least, and mostly to rounding, see
+        `columns_hold`.
 
     Raises:
         ValueError: there is no such scaling, or it was not reached; names the residual.
@@ -68,12 +65,10 @@ def doubly_stochastic(
 
     >>> pattern, _ = Pattern.from_edges(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1]), 2)
     >>> scores = torch.tensor([4.0, 1.0, 1.0, 1.0]).log()
-    >>> P, held = doubly_stochastic(pattern, scores, Graphs(None, 1, pattern.device))
-    >>> P.tolist(), held
-    ([0.6666667, 0.3333333, 0.3333333, 0.6666667], True)
+    >>> doubly_stochastic(pattern, scores).tolist()
+    [0.6666667, 0.3333333, 0.3333333, 0.6666667]
     """
     scores = scores.double()
-    scaling = _Scaling(pattern, graphs)
     lost = _unsupported(pattern, scores.detach())
     if lost is not None:
         raise ValueError(
@@ -81,11 +76,21 @@ def doubly_stochastic(
             "self-loops and make the graph undirected (graph.undirected()), or use "
             'normalise="softmax"'
         )
-    found: Tensor = _Balanced.apply(scores, scaling)
-    held = scaling.residual <= scaling.rounding
-    if held and is_symmetric(pattern, scores):
+    found: Tensor = _Balanced.apply(scores, _Scaling(pattern))
+    if is_symmetric(pattern, scores) and columns_hold(pattern, found):
         found = (found + found.index_select(0, pattern.transposed[2])) / 2
-    return found, held
+    return found
+
+
+def columns_hold(pattern: Pattern, values: Float[Tensor, " nnz"]) -> bool:
+    """Whether the columns of a matrix with values in [0, 1] sum to 1, to rounding.
+
+    >>> columns_hold(Pattern.identity(2), torch.tensor([1.0, 0.9]))
+    False
+    """
+    wide = values.detach().double()
+    sums = wide.new_zeros(pattern.num_nodes).index_add(0, pattern.col, wide)
+    return _largest(sums) <= _rounding(pattern, torch.finfo(values.dtype).eps)
 
 
 def is_symmetric(pattern: Pattern, values: Float[Tensor, " nnz"]) -> bool:
@@ -102,12 +107,9 @@ def is_symmetric(pattern: Pattern, values: Float[Tensor, " nnz"]) -> bool:
 class _Scaling:
     """The scaling of the entries of one pattern, and the linear systems that belong to it."""
 
-    def __init__(self, pattern: Pattern, graphs: Graphs) -> None:
-        self.pattern, self.graphs = pattern, graphs
-        self.groups = Groups(graphs.batch, graphs.num_graphs)
-        self.residual = torch.inf
-        # Of a sum of so many exponentials of numbers of some size.
-        self.rounding = 2 * EPS * (16 + max(pattern.longest_row, pattern.T.longest_row))
+    def __init__(self, pattern: Pattern) -> None:
+        self.pattern, self.groups = pattern, Groups()
+        self.rounding = _rounding(pattern, EPS)
 
     def balance(self, scores: Tensor) -> Tensor:
         """Scale rows and columns."""
@@ -124,10 +126,10 @@ class _Scaling:
                 # Nothing but rounding is left.
                 v, P, c = before if size < _largest(c) else (v, P, c)
                 break
-        self.residual = _largest(c)
-        if not self.residual <= ENOUGH:
+        size = _largest(c)
+        if not size <= ENOUGH:
             raise ValueError(
-                f"column sums still differ from 1 by {self.residual:.2g} after {SWEEPS} sweeps and "
+                f"column sums still differ from 1 by {size:.2g} after {SWEEPS} sweeps and "
                 f"{STEPS} steps of Newton's method; make the scores smaller (scale=)"
             )
         return P
@@ -152,14 +154,10 @@ class _Scaling:
 
     def _stepped(self, scores: Tensor, v: Tensor, P: Tensor, c: Tensor) -> Tensor:
         """Take a step of Newton's method, no longer than its quadratic model is good."""
-        groups = self.groups
-        slope = (1.0 - c).unsqueeze(1)
-        size = groups.rms(slope)
+        size = self.groups.rms((1.0 - c).unsqueeze(1))
         accuracy = torch.clamp(size * size.clamp(max=1e-2), min=2 * EPS)[:, 0]
-        step = self._normal(Matrix(self.pattern), P, 1.0 - c, c, accuracy).unsqueeze(1)
-        longest = self.graphs.reduced(step.abs()[:, 0], "amax")
-        share = LONGEST / longest.clamp(min=LONGEST)
-        return v + (groups.spread(share.unsqueeze(1), step) * step).squeeze(1)
+        step = self._normal(Matrix(self.pattern), P, 1.0 - c, c, accuracy)
+        return v + step * (LONGEST / step.abs().max().clamp(min=LONGEST))
 
     def _normal(
         self, P: Matrix, values: Tensor, right: Tensor, diagonal: Tensor, accuracy: Tensor
@@ -176,6 +174,11 @@ class _Scaling:
             limit=PRODUCTS * max(self.pattern.num_nodes, 16),
         )
         return found.x.squeeze(1)
+
+
+def _rounding(pattern: Pattern, eps: float) -> float:
+    # A sum of exponentials of numbers of some size, and of as many as a row or a column has.
+    return 2 * eps * (16 + max(pattern.longest_row, pattern.T.longest_row))
 
 
 def _largest(c: Tensor) -> float:
@@ -199,7 +202,7 @@ def _unsupported(pattern: Pattern, scores: Tensor) -> str | None:
     matrix = csr_matrix((np.ones(len(row), dtype=np.int8), (row, col)), shape=size)
     partner = maximum_bipartite_matching(matrix, perm_type="column")
     if (partner < 0).any():
-        return f"node {int((partner < 0).argmax())} is left over by every permutation of nodes along entries"
+        return f"node {int((partner < 0).argmax())} has a place in no permutation along entries"
     # With a permutation moved to the diagonal, an entry lies on one if it lies on a cycle.
     strong = connected_components(matrix[:, partner], connection="strong")[1]
     place = partner.argsort()

@@ -53,6 +53,7 @@ class Tags:
     | row_sum, col_sum | times c | added | exchanged |
     | enclosure | times c, turned for c < 0 | added, if self-adjoint in one metric | kept |
     | multiple | times c | added, if both | kept |
+    | channels | kept | that of either | kept |
 
     Adding a multiple of the identity keeps whatever does not depend on the diagonal.
 
@@ -72,6 +73,8 @@ class Tags:
         col_sum: the same for columns.
         enclosure: holds the spectrum, widened for the rounding so far.
         multiple: float64 `[num_graphs]`: the operator is this multiple of the identity.
+        channels: the operator mixes the channels of a state, or treats them differently, and takes
+            so many; None: it acts on every column of a state alone, and on each in the same way.
     """
 
     eps: float
@@ -85,6 +88,7 @@ class Tags:
     col_sum: Float[Tensor, "2 graphs"] | None = None
     enclosure: Enclosure | None = None
     multiple: Float[Tensor, " graphs"] | None = None
+    channels: int | None = None
 
     @classmethod
     def identity(cls, eps: float, num_graphs: int, device: torch.device | None = None) -> Tags:
@@ -213,6 +217,7 @@ class Tags:
             row_sum=_sum(self.row_sum, other.row_sum),
             col_sum=_sum(self.col_sum, other.col_sum),
             enclosure=enclosure,
+            channels=other.channels if self.channels is None else self.channels,
         )
 
     def transposed(self) -> Tags:
