@@ -1,7 +1,33 @@
 """What one reads off a trajectory: measures, and the figures that show them."""
 
 from analysis import plots
-from analysis.measures import Dirichlet, Measure, Norm, Rayleigh
+from analysis.decay import Decay, Law, fit_decay
+from analysis.energies import Dirichlet, Norm, Rayleigh
+from analysis.invariants import Lyapunov, Mass
+from analysis.measures import Measure
+from analysis.ranks import EffectiveRank, NumericalRank
+from analysis.similarity import MAD, ConsensusDistance
+from analysis.tracing import trace
+from analysis.verdicts import Verdict, verdict
 from neuralpde.energies import dirichlet_energy
 
-__all__ = ["Dirichlet", "Measure", "Norm", "Rayleigh", "dirichlet_energy", "plots"]
+__all__ = [
+    "MAD",
+    "ConsensusDistance",
+    "Decay",
+    "Dirichlet",
+    "EffectiveRank",
+    "Law",
+    "Lyapunov",
+    "Mass",
+    "Measure",
+    "Norm",
+    "NumericalRank",
+    "Rayleigh",
+    "Verdict",
+    "dirichlet_energy",
+    "fit_decay",
+    "plots",
+    "trace",
+    "verdict",
+]
