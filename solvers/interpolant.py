@@ -117,7 +117,7 @@ def _coefficients(f: Functions, lo: float, hi: float, degree: int) -> Tensor:
         raise ValueError(f"a function has values that are not finite on [{lo:.4g}, {hi:.4g}]")
     # The real transform of the even extension is real.
     even = torch.cat([values, values[..., 1:-1].flip(-1)], -1)
-    c = torch.fft.rfft(even, dim=-1).real / degree
+    c: Tensor = torch.fft.rfft(even, dim=-1).real / degree
     ends = torch.ones(degree + 1, dtype=torch.float64, device=c.device)
     ends[0] = ends[-1] = 0.5
     return c * ends

@@ -9,11 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralpde.fields.anisotropic import AnisotropicDiffusion
 from neuralpde.fields.diffusion import Heat
 from neuralpde.fields.field import Field, State
 from neuralpde.fields.grand import GRAND
 from neuralpde.fields.reaction import allen_cahn, fisher
+from neuralpde.fields.transformer import TransformerFlow
+from neuralpde.fields.varying import Varying
 from neuralpde.fields.wave import Wave
+from neuralpde.fields.wavelets import FilterBank, WaveletFilters
 from neuralpde.graph import Graph
 
 
@@ -63,6 +67,13 @@ def first_state(field: Field, graph: Graph, x: Float[Tensor, "nodes channels"]) 
     return (x, torch.zeros_like(x)) if field.order == 2 else x
 
 
+def _loosening(graph: Graph) -> Float[Tensor, "snapshots edges"]:
+    """Weights that shrink to their share of the degrees at both ends, and come back."""
+    w, (source, target) = graph.edge_weight, graph.edge_index
+    degree = w.new_zeros(graph.num_nodes).index_add(0, target, w)
+    return torch.stack([w, w / (degree[source] + degree[target]), w])
+
+
 FIELDS: dict[str, Entry] = {
     "heat": Entry(
         lambda channels: Heat(),
@@ -88,6 +99,40 @@ FIELDS: dict[str, Entry] = {
         "Chamberlain et al., ICML 2021, arXiv:2106.10934",
         "the same, attention following the state",
         20.0,
+    ),
+    "grand-sinkhorn": Entry(
+        lambda channels: GRAND(channels, normalise="sinkhorn", tied=True),
+        "GRAND",
+        "x' = a (P(x0) x - x), rows and columns of P sum to 1",
+        "Sander et al., AISTATS 2022, arXiv:2110.11773",
+        "the same by a symmetric, doubly stochastic matrix: means are kept",
+        20.0,
+    ),
+    "gad": Entry(
+        lambda channels: AnisotropicDiffusion(channels, tau=torch.arange(1.0, channels + 1.0)),
+        "AnisotropicDiffusion",
+        "x' = -L x diag(tau)",
+        "Elhag et al., 2022, arXiv:2205.00354",
+        "heat with a time of its own for every channel",
+        20.0,
+        "patch",
+    ),
+    "transformer": Entry(
+        lambda channels: TransformerFlow(channels),
+        "TransformerFlow",
+        "x' = sum_h A_h(x) x H_h",
+        "Dovonon et al., 2024, arXiv:2401.04301",
+        "attention with a matrix of channels: it may smooth or sharpen",
+        10.0,
+    ),
+    "varying": Entry(
+        lambda channels: Varying(_loosening, [0.0, 50.0, 100.0]),
+        "Varying",
+        "x' = -L(w(t)) x",
+        "heat with weights that change in time",
+        "heat on a graph whose hubs let go and take hold again",
+        100.0,
+        "patch",
     ),
     "wave": Entry(
         lambda channels: Wave(),
@@ -115,6 +160,14 @@ FIELDS: dict[str, Entry] = {
         "a front of growth",
         15.0,
         "patch",
+    ),
+    "wavelets": Entry(
+        lambda channels: WaveletFilters(channels, FilterBank(scales=2, order=2, tol=1e-3)),
+        "WaveletFilters",
+        "x' = sum_j B_j act(B_j x Theta_j) - x, B_j = g(s_j L)",
+        "Liu et al., WaveGC, 2024",
+        "bands of frequencies, each mixed by itself",
+        10.0,
     ),
 }
 """The fields by the names that scripts take, in the order of the families."""

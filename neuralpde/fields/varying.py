@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from neuralpde.fields.diffusion import Diffusion
 from neuralpde.fields.field import Field, State
 from neuralpde.fields.layers import Layers
 from neuralpde.graph import Graph
-from neuralpde.operators import SparseOperator, multiply
+from neuralpde.operators import Operator, multiply
 from solvers.failure import unknown_name
 
 Snapshots = Float[Tensor, "snapshots edges"] | Callable[[Graph], Float[Tensor, "snapshots edges"]]
@@ -119,6 +120,7 @@ class Varying(Field):
         """Return the field as `Layers` over [start, end], for weights that are constant in pieces.
 
         Each piece is linear, and solved exactly by `solve(field.layers(a, b), x0, (a, b), graph)`.
+        Its weights are constants: gradients to learned ones go through the field itself.
 
         Raises:
             ValueError: For weights that are not, and an empty interval.
@@ -133,16 +135,17 @@ class Varying(Field):
             raise ValueError(f"the interval from {start} to {end} is empty")
         inside = [time for time in self.times[1:] if start < time < end]
         bounds = [start, *inside, end]
-        pieces = [
-            Diffusion(_Frozen(self, (a + b) / 2), self.norm)
-            for a, b in zip(bounds, bounds[1:], strict=False)
-        ]
+        pieces = [Diffusion(_Frozen(self, (a + b) / 2), self.norm) for a, b in pairwise(bounds)]
         return Layers(pieces, [(bound - start) / (end - start) for bound in bounds])
 
     def prepare(self, graph: Graph, x0: State) -> None:
         """Bring the snapshots into the dtype of the state."""
         assert isinstance(x0, Tensor)
-        self.snapshots = self._snapshots(graph).to(x0.device, x0.dtype.to_real())
+        if graph.node_weight is not None:
+            raise ValueError("this field knows no node_weight; give a graph without")
+        # Laplacians do not see self-loops.
+        apart = (graph.edge_index[0] != graph.edge_index[1]).double()
+        self.snapshots = (self._snapshots(graph) * apart).to(x0.device, x0.dtype.to_real())
         count = len(self.snapshots)
         given = torch.linspace(0, 1, count).tolist() if self.times is None else self.times
         if len(given) != count:
@@ -199,15 +202,17 @@ class _Frozen:
     def __init__(self, field: Varying, time: float) -> None:
         self.field, self.time = field, time
 
-    def __call__(self, graph: Graph, x0: State) -> SparseOperator:
+    def __call__(self, graph: Graph, x0: State) -> Operator:
         assert self.field.times is not None
         place = sum(time <= self.time for time in self.field.times) - 1
         weights = self.field._snapshots(graph)[max(place, 0)]
         assert self.field.norm is not None
-        return -Graph(
-            graph.edge_index, graph.num_nodes, weights.detach(), graph.batch
-        ).to(dtype=graph.dtype).laplacian(self.field.norm)
+        return (
+            -Graph(graph.edge_index, graph.num_nodes, weights.detach(), graph.batch)
+            .to(dtype=graph.dtype)
+            .laplacian(self.field.norm)
+        )
 
 
 def _rise(times: Sequence[float]) -> bool:
-    return bool(times) and all(a < b for a, b in zip(times, times[1:], strict=False))
+    return bool(times) and all(a < b for a, b in pairwise(times))

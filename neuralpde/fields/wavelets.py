@@ -90,12 +90,12 @@ class FilterBank(nn.Module):
 
     def response(self, eigenvalues: Float[Tensor, " points"]) -> Float[Tensor, "bands points"]:
         """The filters at some eigenvalues, float64: h first, then the wavelets in their order."""
-        at, double = eigenvalues.double(), torch.float64
-        odd = torch.arange(1, 2 * self.order, 2, dtype=double, device=at.device)
-        low = _mixed(self.a, odd, at - 1.0)
+        at = eigenvalues.double()
+        low = _mixed(self.a, _chebyshev(at - 1.0, 2 * self.order - 1)[1::2])
         moved = self.reach * self.s.double().sigmoid().unsqueeze(1) * at
         inside = 2.0 * torch.tanh(moved / 2) if self.cut == "smooth" else moved.clamp(max=2.0)
-        filters = torch.cat([low.unsqueeze(0), _mixed(self.b, odd + 1.0, inside - 1.0)])
+        high = _mixed(self.b, _chebyshev(inside - 1.0, 2 * self.order)[2::2])
+        filters = torch.cat([low.unsqueeze(0), high])
         if not self.tight:
             return filters
         size = filters.square().sum(0)
@@ -179,15 +179,15 @@ class WaveletFilters(Field):
         return self.series.synthesis(self.coefficients, self.act(bands @ self.theta)) - x
 
 
-def _mixed(
-    logits: Float[Tensor, " terms"], orders: Float[Tensor, " terms"], y: Tensor
-) -> Tensor:
-    """Sum softmax(logits)_k (1 - T_k(y)) / 2 over the orders k, for y in [-1, 1]."""
-    # 1 - T_k = 2 sin^2(k angle / 2) with y = cos(angle). Even orders are taken from the other end,
-    # where y = -1 is an angle of 0 and the value 0 to the bit.
-    weights = logits.double().softmax(0)
-    even = bool((orders % 2 == 0).all())
-    angle = 2.0 * torch.asin(((1.0 + y if even else 1.0 - y) / 2).clamp(0.0, 1.0).sqrt())
-    shape = (len(orders), *[1] * y.dim())
-    terms = torch.sin(orders.view(shape) * angle / 2).square()
-    return (weights.view(shape) * terms).sum(0)
+def _chebyshev(y: Tensor, order: int) -> Float[Tensor, "degrees ..."]:
+    """T_0, ..., T_order at y; 1 and -1 at the ends to the bit, unlike cosines."""
+    terms = [torch.ones_like(y), y]
+    for _ in range(order - 1):
+        terms.append(2.0 * y * terms[-1] - terms[-2])
+    return torch.stack(terms)
+
+
+def _mixed(logits: Float[Tensor, " terms"], terms: Float[Tensor, "terms ..."]) -> Tensor:
+    """Sum softmax(logits)_k (1 - T_k) / 2."""
+    total: Tensor = torch.tensordot(logits.double().softmax(0), (1.0 - terms) / 2, 1)
+    return total

@@ -63,7 +63,6 @@ class Polynomial(Operator):
 
     def _tags(self) -> Tags:
         tags, c = self.A.tags, self.coefficients.detach().double()
-        lo, hi = self.interval
         points = torch.linspace(0.0, math.pi, FINE * len(c) + 1, dtype=torch.float64)
         basis = torch.arange(len(c), dtype=torch.float64).unsqueeze(1) * points
         values = c.cpu() @ torch.cos(basis)
@@ -71,8 +70,8 @@ class Polynomial(Operator):
         half = half / math.cos(math.pi * (len(c) - 1) / (2 * FINE * len(c)))
         size = float(c.abs().sum()) * (1.0 + 2.0 * len(c) * tags.eps)
         norm = torch.full((self.A.num_graphs,), size, dtype=torch.float64, device=self.A.device)
-        ends = (middle - half).expand_as(norm), (middle + half).expand_as(norm)
-        enclosure = Enclosure(*(end.to(norm) for end in ends), norm)
+        lo, hi = (end.to(norm).expand_as(norm) for end in (middle - half, middle + half))
+        enclosure = Enclosure(lo, hi, norm)
         enclosure = enclosure.widened(len(c) ** 2 * max(tags.eps, torch.finfo(torch.float64).eps))
         start = self._at_kernel(tags.row_sum), self._at_kernel(tags.col_sum)
         return replace(
@@ -157,9 +156,9 @@ class Polynomial(Operator):
         ones = torch.ones(self.num_nodes, dtype=torch.float64, device=self.device)
         m = ones if self.metric is None else self.metric
         spread = self.graphs.reduced(m, "amax") / self.graphs.reduced(m, "amin").clamp(min=1e-300)
-        size = torch.maximum(lo.abs(), hi.abs()) * (
-            self.graphs.reduced(ones, "sum") * spread
-        ).sqrt()
+        size = (
+            torch.maximum(lo.abs(), hi.abs()) * (self.graphs.reduced(ones, "sum") * spread).sqrt()
+        )
         return size, size
 
 

@@ -76,7 +76,7 @@ def doubly_stochastic(pattern: Pattern, scores: Float[Tensor, " nnz"]) -> Float[
             "self-loops and make the graph undirected (graph.undirected()), or use "
             'normalise="softmax"'
         )
-    found: Tensor = _Balanced.apply(scores, _Scaling(pattern))
+    found: Tensor = _recorded(_Balanced, scores, _Scaling(pattern))
     if is_symmetric(pattern, scores) and columns_hold(pattern, found):
         found = (found + found.index_select(0, pattern.transposed[2])) / 2
     return found
@@ -210,6 +210,10 @@ def _unsupported(pattern: Pattern, scores: Tensor) -> str | None:
     return f"({row[bad][0]}, {col[bad][0]}) lies on no permutation" if bad.any() else None
 
 
+def _recorded(form: type[Function], *arguments: object) -> Any:
+    return form.apply(*arguments)
+
+
 class _Balanced(Function):
     """The entries as a function of the scores."""
 
@@ -226,7 +230,7 @@ class _Balanced(Function):
         pattern, blank = ctx.scaling.pattern, g.new_zeros(ctx.scaling.pattern.num_nodes)
         flow = values * g
         sums = blank.index_add(0, pattern.row, flow), blank.index_add(0, pattern.col, flow)
-        a, b = _Solved.apply(values, *sums, ctx.scaling)
+        a, b = _recorded(_Solved, values, *sums, ctx.scaling)
         return flow - values * (a[pattern.row] + b.index_select(0, pattern.col)), None
 
 
@@ -246,7 +250,7 @@ class _Solved(Function):
     def backward(ctx: Any, da: Tensor, db: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         values, a, b = ctx.saved_tensors
         pattern = ctx.scaling.pattern
-        r, c = _Solved.apply(values, da, db, ctx.scaling)
+        r, c = _recorded(_Solved, values, da, db, ctx.scaling)
         crossed = r[pattern.row] * b.index_select(0, pattern.col)
         crossed = crossed + a[pattern.row] * c.index_select(0, pattern.col)
         return -crossed, r, c, None
