@@ -110,8 +110,9 @@ def interpolant(
 def _coefficients(f: Functions, lo: float, hi: float, degree: int) -> Tensor:
     """The coefficients of the interpolant at the extrema of T_degree, by one cosine transform."""
     angle = torch.pi * torch.arange(degree + 1, dtype=torch.float64) / degree
-    # From both ends, so that the ends themselves are hit exactly.
     low, high = torch.sin(angle / 2).square(), torch.cos(angle / 2).square()
+    # The cosine of a right angle is not 0 in floating point, and functions may end here.
+    high[-1] = 0.0
     values = f(lo * low + hi * high)
     if not bool(values.detach().isfinite().all()):
         raise ValueError(f"a function has values that are not finite on [{lo:.4g}, {hi:.4g}]")
