@@ -31,7 +31,8 @@ class Varying(Field):
     The graph names the edges that there ever are (`Varying.union` makes it of several graphs); only
     the values change with t, no pattern is built again.
 
-    Weights that jump break the order of every method that steps over a jump: solve
+    Linear weights have kinks at the inner times: put these on the grid of a method with fixed steps
+    (in `t`). Weights that jump break the order of every method that steps over a jump: solve
     `field.layers(start, end)`, whose pieces end there and are solved exactly.
 
     Args:
