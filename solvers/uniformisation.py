@@ -179,7 +179,7 @@ class Walk:
             return self._taped(v, tables)
         if torch.is_grad_enabled() and any(x.requires_grad for x in (v, *self.A.tensors)):
             return recorded(_Mixture, self, tables, v, *self.A.tensors)
-        if len(pieces(v)) == 1:
+        if len(pieces(v)) == 1 or not self.A.separate:
             return self.forward(v, tables, 0, out)[0]
         sums = [torch.empty_like(v) for _ in tables] if out is None else list(out)
         piecewise(lambda part, places, spare: self.forward(part, tables, 0, places, spare), v, sums)

@@ -19,6 +19,9 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "fields.md"
 
 WHY_NO_OPERATOR = {
     "grand-nonlinear": "attention follows the state",
+    "transformer": "attention follows the state",
+    "varying": "it changes in time",
+    "wavelets": "nonlinear between two filters",
     "wave": "of second order: its linear force is `stiffness`",
 }
 """The fields that show solvers no A x, and why they cannot."""

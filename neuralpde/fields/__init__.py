@@ -1,6 +1,7 @@
 """Vector fields on graphs: short classes over few building blocks."""
 
 from neuralpde.fields.allen_cahn import AllenCahn, allen_cahn
+from neuralpde.fields.anisotropic import AnisotropicDiffusion
 from neuralpde.fields.antisymmetric import AntiSymmetricDGN
 from neuralpde.fields.best_response import BestResponse
 from neuralpde.fields.channel_weights import SymmetricWeights
@@ -23,13 +24,17 @@ from neuralpde.fields.oscillator import GraphCON, Oscillator
 from neuralpde.fields.pinned import Pinned
 from neuralpde.fields.reaction import Reaction, fisher
 from neuralpde.fields.schroedinger import Schroedinger
+from neuralpde.fields.transformer import TransformerFlow
+from neuralpde.fields.varying import Varying
 from neuralpde.fields.wave import Wave
+from neuralpde.fields.wavelets import FilterBank, WaveletFilters
 
 __all__ = [
     "GRAFF",
     "GRAND",
     "GREAD",
     "AllenCahn",
+    "AnisotropicDiffusion",
     "AntiSymmetricDGN",
     "BestResponse",
     "ControlledDiffusion",
@@ -38,6 +43,7 @@ __all__ = [
     "DoubleWell",
     "EdgeWeights",
     "Field",
+    "FilterBank",
     "Gated",
     "GradientFlow",
     "GradientGating",
@@ -55,7 +61,10 @@ __all__ = [
     "Source",
     "Sum",
     "SymmetricWeights",
+    "TransformerFlow",
+    "Varying",
     "Wave",
+    "WaveletFilters",
     "allen_cahn",
     "fisher",
     "order_parameter",

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from neuralpde.fields.constants import hold
 from neuralpde.fields.field import Field, State
+from neuralpde.fields.prior import prior
 from neuralpde.graph import Graph
 from neuralpde.operators import Attention, Operator, SparseOperator, attention
-from neuralpde.operators.pattern import Pattern
 from solvers.failure import unknown_name
 
 VARIANTS = ("linear", "nonlinear", "mixed")
 
 CONSTANT_WEIGHT = 1e-5
 """What the published code sets all weights of queries and keys to."""
+
+
+def _published(
+    time: float, channels: int, heads: int, dim: int, kernel: str, over: str, **others: object
+) -> tuple[dict[str, Any], float]:
+    fixed = {"attention_dim": dim, "heads": heads, "kernel": kernel, "over": over, "paper": True}
+    return {"channels": channels, **fixed, **others}, time
 
 
 class GRAND(Field):
@@ -26,6 +35,8 @@ class GRAND(Field):
     weights (a prior; all ones on unweighted graphs), `g` is exp or squareplus. `a` is
     `sigmoid(alpha)` with a learned `alpha`, 0 at first, or the given `rate`; `b` is learned, 0 at
     first, and there only with `source`.
+
+    "sinkhorn" scales rows and columns until both sum to 1: means are kept, too.
 
         linear     A is computed from x0 and frozen: a (A - I) is a generator, solved exactly
         mixed      (1 - sigmoid(gamma)) A + sigmoid(gamma) A_rw, frozen too, gamma learned from 0
@@ -40,18 +51,22 @@ class GRAND(Field):
     CoauthorCS, starts all weights of queries and keys at 1e-5 (which makes the dims of a head
     copies of each other), passes no gradient through the source's x0, and ignores edge weights in
     attention. `paper=True` switches the first three; pass `over="receiver"` with it for the
-    other data sets. Not copied: squareplus of scores minus the largest score of the whole batch.
+    other data sets. Not copied: squareplus of scores minus the largest score of the whole batch,
+    and the dropping of edges with little attention in training (Computers, Photo, arxiv).
 
     Args:
         channels: Channels of the state `[nodes, channels]`.
         attention_dim: Dims of queries and keys, all heads together.
         heads: Number of heads, whose attention is averaged; divides `attention_dim`.
-        kernel: "scaled_dot", "cosine" or "distance"; see `neuralpde.operators.attention`.
-        normalise: "softmax" or "squareplus".
+        kernel: "scaled_dot", "cosine", "pearson" or "distance"; see
+            `neuralpde.operators.attention`.
+        normalise: "softmax", "squareplus" or "sinkhorn".
         variant: "linear", "nonlinear" or "mixed".
         self_loops: Weight added to every self-loop.
         source: Whether there is the term b x0.
         over: "receiver" or "sender"; by default the receiver, with `paper` the sender.
+        tied: Whether keys are the queries. With "sinkhorn" on undirected graphs A is then
+            symmetric.
         rate: None for the learned sigmoid(alpha), or a number, or an `nn.Parameter`.
         paper: Whether to do as the published code does.
 
@@ -74,6 +89,25 @@ class GRAND(Field):
     batched_time = True
     given_rate: float | Tensor
 
+    PRESETS: ClassVar[dict[str, tuple[dict[str, Any], float]]] = {
+        "Cora": _published(
+            18.2948, 80, 8, 128, "scaled_dot", "sender", normalise="squareplus", source=True
+        ),
+        "Citeseer": _published(
+            7.87411, 80, 8, 32, "distance", "sender", normalise="squareplus", source=True
+        ),
+        "Pubmed": _published(
+            12.94233, 128, 1, 16, "cosine", "receiver", normalise="squareplus", source=True
+        ),
+        "CoauthorCS": _published(
+            3.1264, 16, 4, 8, "scaled_dot", "sender", normalise="squareplus", self_loops=0.0
+        ),
+        "Computers": _published(3.24902, 128, 4, 64, "scaled_dot", "receiver", self_loops=1.714),
+        "Photo": _published(3.5824, 64, 4, 64, "pearson", "receiver", self_loops=0.0578),
+        "arxiv": _published(3.67602, 162, 2, 32, "scaled_dot", "receiver"),
+    }
+    """Arguments and end time by data set, of the published best_params.py."""
+
     def __init__(
         self,
         channels: int,
@@ -86,6 +120,7 @@ class GRAND(Field):
         self_loops: float = 1.0,
         source: bool = False,
         over: str | None = None,
+        tied: bool = False,
         rate: float | Tensor | None = None,
         paper: bool = False,
     ) -> None:
@@ -98,14 +133,34 @@ class GRAND(Field):
         self.channels, self.variant, self.paper = channels, variant, paper
         self.self_loops, self.over = float(self_loops), over
         self.has_rest = variant == "nonlinear"
-        self.attention = Attention(channels, attention_dim, heads, kernel, normalise, over)
+        self.attention = Attention(channels, attention_dim, heads, kernel, normalise, over, tied)
         if paper:
-            nn.init.constant_(self.attention.query.weight, CONSTANT_WEIGHT)
-            nn.init.constant_(self.attention.key.weight, CONSTANT_WEIGHT)
+            for layer in (self.attention.query, self.attention.key):
+                if layer is not None:
+                    nn.init.constant_(layer.weight, CONSTANT_WEIGHT)
         self.alpha = nn.Parameter(torch.zeros(())) if rate is None else None
         hold(self, "given_rate", 1.0 if rate is None else rate, dims=0)
         self.beta = nn.Parameter(torch.zeros(())) if source else None
         self.gamma = nn.Parameter(torch.zeros(())) if variant == "mixed" else None
+
+    @classmethod
+    def preset(cls, name: str) -> tuple[dict[str, Any], float]:
+        """Return the published arguments and end time for a data set.
+
+        What is no argument of this class (learning rates, dropout, the dropping of edges) is left
+        out.
+
+        Raises:
+            ValueError: For a data set without any.
+
+        >>> arguments, time = GRAND.preset("Cora")
+        >>> GRAND(**arguments).over, time
+        ('sender', 18.2948)
+        """
+        if name not in cls.PRESETS:
+            raise unknown_name("preset", name, cls.PRESETS)
+        arguments, time = cls.PRESETS[name]
+        return dict(arguments), time
 
     @property
     def rate(self) -> float | Tensor:
@@ -115,7 +170,7 @@ class GRAND(Field):
     def prepare(self, graph: Graph, x0: State) -> None:
         """Complete the pattern by self-loops; freeze attention and source."""
         x0 = self._checked(x0)
-        self.pattern, self.prior = self._prior(graph)
+        self.pattern, self.prior = prior(graph, self.self_loops, self.over)
         if self.beta is not None:
             self.source = self.beta * (x0.detach() if self.paper else x0)
         if self.variant == "nonlinear":
@@ -154,16 +209,6 @@ class GRAND(Field):
             batch=graph.batch,
             num_graphs=graph.num_graphs,
         )
-
-    def _prior(self, graph: Graph) -> tuple[Pattern, Tensor]:
-        pattern, slot = graph.pattern.with_diagonal()
-        weights = graph.weight.new_zeros(pattern.nnz).index_add(0, slot, graph.weight)
-        loops = weights.new_full((graph.num_nodes,), self.self_loops)
-        weights = weights.index_add(0, pattern.diagonal, loops)
-        index = pattern.row if self.over == "receiver" else pattern.col.long()
-        total = weights.new_zeros(graph.num_nodes).index_add(0, index, weights)
-        # Where there is nothing to attend to, a node attends to itself and stands still.
-        return pattern, weights.index_add(0, pattern.diagonal, (total == 0).to(weights))
 
     def _checked(self, x0: State) -> Tensor:
         if not isinstance(x0, Tensor) or x0.dim() != 2 or x0.shape[1] != self.channels:

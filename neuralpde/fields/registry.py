@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuralpde.fields.allen_cahn import AllenCahn
+from neuralpde.fields.anisotropic import AnisotropicDiffusion
 from neuralpde.fields.antisymmetric import AntiSymmetricDGN
 from neuralpde.fields.best_response import BestResponse
 from neuralpde.fields.controlled import ControlledDiffusion
@@ -25,7 +26,10 @@ from neuralpde.fields.ornstein_uhlenbeck import OrnsteinUhlenbeck
 from neuralpde.fields.oscillator import GraphCON
 from neuralpde.fields.reaction import fisher
 from neuralpde.fields.schroedinger import Schroedinger
+from neuralpde.fields.transformer import TransformerFlow
+from neuralpde.fields.varying import Varying
 from neuralpde.fields.wave import Wave
+from neuralpde.fields.wavelets import FilterBank, WaveletFilters
 from neuralpde.graph import Graph
 from solvers.signal import Signal
 
@@ -89,6 +93,13 @@ def _repelling(channels: int) -> GRAFF:
     return GRAFF(channels, "neg_prod", external=False)
 
 
+def _loosening(graph: Graph) -> Float[Tensor, "snapshots edges"]:
+    """Weights that shrink to their share of the degrees at both ends, and come back."""
+    w, (source, target) = graph.edge_weight, graph.edge_index
+    degree = w.new_zeros(graph.num_nodes).index_add(0, target, w)
+    return torch.stack([w, w / (degree[source] + degree[target]), w])
+
+
 FIELDS: dict[str, Entry] = {
     "heat": Entry(
         lambda channels: Heat(),
@@ -114,6 +125,40 @@ FIELDS: dict[str, Entry] = {
         "Chamberlain et al., ICML 2021, arXiv:2106.10934",
         "the same, attention following the state",
         20.0,
+    ),
+    "grand-sinkhorn": Entry(
+        lambda channels: GRAND(channels, normalise="sinkhorn", tied=True),
+        "GRAND",
+        "x' = a (P(x0) x - x), rows and columns of P sum to 1",
+        "Sander et al., AISTATS 2022, arXiv:2110.11773",
+        "the same by a symmetric, doubly stochastic matrix: means are kept",
+        20.0,
+    ),
+    "gad": Entry(
+        lambda channels: AnisotropicDiffusion(channels, tau=torch.arange(1.0, channels + 1.0)),
+        "AnisotropicDiffusion",
+        "x' = -L x diag(tau)",
+        "Elhag et al., 2022, arXiv:2205.00354",
+        "heat with a time of its own for every channel",
+        20.0,
+        "patch",
+    ),
+    "transformer": Entry(
+        lambda channels: TransformerFlow(channels),
+        "TransformerFlow",
+        "x' = sum_h A_h(x) x H_h",
+        "Dovonon et al., 2024, arXiv:2401.04301",
+        "attention with a matrix of channels: it may smooth or sharpen",
+        10.0,
+    ),
+    "varying": Entry(
+        lambda channels: Varying(_loosening, [0.0, 50.0, 100.0]),
+        "Varying",
+        "x' = -L(w(t)) x",
+        "heat with weights that change in time",
+        "heat on a graph whose hubs let go and take hold again",
+        100.0,
+        "patch",
     ),
     "wave": Entry(
         lambda channels: Wave(),
@@ -246,6 +291,13 @@ FIELDS: dict[str, Entry] = {
         "x' = act((W - W^T - gamma I) x + A x V^T + b)",
         "Gravina et al., ICLR 2023, arXiv:2210.09789",
         "channels turn instead of fading",
+    ),
+    "wavelets": Entry(
+        lambda channels: WaveletFilters(channels, FilterBank(scales=2, order=2, tol=1e-3)),
+        "WaveletFilters",
+        "x' = sum_j B_j act(B_j x Theta_j) - x, B_j = g(s_j L)",
+        "Liu et al., WaveGC, 2024",
+        "bands of frequencies, each mixed by itself",
         10.0,
     ),
 }

@@ -13,6 +13,7 @@ from neuralpde.operators.graphs import Graphs
 from neuralpde.operators.operator import SparseOperator
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.product import WIDE, gather_dot
+from neuralpde.operators.sinkhorn import columns_hold, doubly_stochastic, is_symmetric
 from neuralpde.operators.tags import Tags
 
 
@@ -22,6 +23,7 @@ class _Group:
 
     index: Tensor
     size: int
+    pattern: Pattern
 
     def sum(self, values: Tensor) -> Tensor:
         return values.new_zeros(self.size).index_add(0, self.index, values)
@@ -52,6 +54,7 @@ def attention(
 
         scaled_dot  s = c <q_i, k_j>,  c = 1 / sqrt(d)
         cosine      s = c <q_i, k_j> / |q_i| |k_j|,  c = 1, and 0 where a vector is 0
+        pearson     the same after the mean over its dims has been taken from each vector
         distance    s = c exp(-|q_i - k_j|^2 / 2 length^2),  c = 1
 
     and `g(s) = exp(s)` for "softmax", `g(s) = (s + sqrt(s^2 + 4)) / 2` for "squareplus". The sum
@@ -60,6 +63,11 @@ def attention(
     squareplus, which changes when a number is added to all scores, gets them as they are, where
     the published GRAND code subtracts the largest of the whole graph.
 
+    "sinkhorn" scales rows and columns of `w exp(s)` until the sums of both are 1, which needs
+    patterns of a certain kind (see `doubly_stochastic`; with all self-loops, undirected ones will
+    do). Means and totals are kept then. Where scores are symmetric to the bit (q and k the same
+    tensor, weights of an undirected graph), so is the result, and it is tagged symmetric.
+
     The result is stochastic ("row" or "col") if every row (column) has an entry of positive weight;
     others stay zero and the tag None: take `pattern.with_diagonal()[0]` for graphs with such nodes.
 
@@ -67,9 +75,9 @@ def attention(
         pattern: entries; rows receive, columns send.
         q: queries, read at the receiver.
         k: keys, read at the sender.
-        kernel: "scaled_dot", "cosine" or "distance".
-        normalise: "softmax" or "squareplus".
-        over: "receiver" or "sender".
+        kernel: "scaled_dot", "cosine", "pearson" or "distance".
+        normalise: "softmax", "squareplus" or "sinkhorn".
+        over: "receiver" or "sender"; with "sinkhorn" both.
         heads: number of heads; divides `dims`.
         scale: the factor `c` of the scores; may be a tensor with gradient.
         length: length of the "distance" kernel; may be a tensor with gradient.
@@ -78,10 +86,12 @@ def attention(
         num_graphs: number of graphs.
 
     Raises:
-        ValueError: a name is unknown, `heads` does not divide `dims`, or sizes do not fit.
+        ValueError: a name is unknown, `heads` does not divide `dims`, sizes do not fit, or no
+            doubly stochastic matrix has these entries.
 
     References:
-        B. Chamberlain et al., GRAND, ICML 2021, arXiv:2106.10934.
+        B. Chamberlain et al., GRAND, ICML 2021, arXiv:2106.10934. M. Sander et al., Sinkformers,
+        AISTATS 2022, arXiv:2110.11773 ("sinkhorn").
 
     >>> pattern, _ = Pattern.from_edges(torch.tensor([0, 0]), torch.tensor([0, 1]), 2)
     >>> A = attention(pattern, torch.zeros(2, 4), torch.zeros(2, 4))
@@ -93,25 +103,29 @@ def attention(
     _check_name("over", over, ("receiver", "sender"))
     _check_sizes(pattern, q, k, heads, weights)
     wide = WIDE.get(q.dtype, q.dtype)
+    graphs = Graphs(batch, num_graphs, q.device)
     index = pattern.row if over == "receiver" else pattern.col.long()
-    group = _Group(index, pattern.num_nodes)
+    group = _Group(index, pattern.num_nodes, pattern)
     prior = None if weights is None else weights.to(wide)
     pairs = zip(q.to(wide).chunk(heads, 1), k.to(wide).chunk(heads, 1), strict=True)
     total = q.new_zeros(pattern.nnz, dtype=wide)
     for head_q, head_k in pairs:
         scores = KERNELS[kernel](pattern, head_q, head_k, scale, length)
         total = total + NORMALISERS[normalise](scores, prior, group)
-    graphs = Graphs(batch, num_graphs, q.device)
+    values = (total / heads).to(q.dtype)
+    doubly = normalise == "sinkhorn" and columns_hold(pattern, values)
+    by_row = over == "receiver" or normalise == "sinkhorn"
     ones = torch.ones(2, num_graphs, dtype=torch.float64, device=q.device)
-    sums = ones if _is_complete(pattern, over, weights, group) else None
+    sums = ones if normalise == "sinkhorn" or _is_complete(pattern, over, weights, group) else None
     tags = Tags(
         torch.finfo(q.dtype).eps,
+        symmetric=doubly and is_symmetric(pattern, values),
         nonnegative=True,
         rising=True,
-        row_sum=sums if over == "receiver" else None,
-        col_sum=sums if over == "sender" else None,
+        row_sum=sums if by_row else None,
+        col_sum=sums if doubly or not by_row else None,
     )
-    return SparseOperator.tagged(pattern, (total / heads).to(q.dtype), tags, graphs)
+    return SparseOperator.tagged(pattern, values, tags, graphs)
 
 
 class Attention(nn.Module):
@@ -126,9 +140,10 @@ class Attention(nn.Module):
         channels: channels of the state.
         dim: dims of queries and keys, all heads together.
         heads: number of heads; divides `dim`.
-        kernel: "scaled_dot", "cosine" or "distance".
-        normalise: "softmax" or "squareplus".
-        over: "receiver" or "sender".
+        kernel: "scaled_dot", "cosine", "pearson" or "distance".
+        normalise: "softmax", "squareplus" or "sinkhorn".
+        over: "receiver" or "sender"; with "sinkhorn" both.
+        tied: whether keys are the queries, so that scores are symmetric.
 
     Raises:
         ValueError: a name is unknown, or `heads` does not divide `dim`.
@@ -146,6 +161,7 @@ class Attention(nn.Module):
         kernel: str = "scaled_dot",
         normalise: str = "softmax",
         over: str = "receiver",
+        tied: bool = False,
     ) -> None:
         super().__init__()
         _check_name("kernel", kernel, KERNELS)
@@ -153,7 +169,8 @@ class Attention(nn.Module):
         _check_name("over", over, ("receiver", "sender"))
         _check_heads(dim, heads)
         self.heads, self.kernel, self.normalise, self.over = heads, kernel, normalise, over
-        self.query, self.key = nn.Linear(channels, dim), nn.Linear(channels, dim)
+        self.query = nn.Linear(channels, dim)
+        self.key = None if tied else nn.Linear(channels, dim)
         learned = kernel == "distance"
         self.amplitude = nn.Parameter(torch.ones(())) if learned else None
         self.length = nn.Parameter(torch.ones(())) if learned else None
@@ -168,10 +185,11 @@ class Attention(nn.Module):
         num_graphs: int = 1,
     ) -> SparseOperator:
         """Return the attention operator of the state `x`; arguments as in `attention`."""
+        q = self.query(x)
         return attention(
             pattern,
-            self.query(x),
-            self.key(x),
+            q,
+            q if self.key is None else self.key(x),
             kernel=self.kernel,
             normalise=self.normalise,
             over=self.over,
@@ -186,7 +204,8 @@ class Attention(nn.Module):
     def extra_repr(self) -> str:
         """Return the settings, for `print`."""
         names = ("heads", "kernel", "normalise", "over")
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        found = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return found + (", tied" if self.key is None else "")
 
 
 Factor = float | Tensor | None
@@ -200,6 +219,11 @@ def _scaled_dot(pattern: Pattern, q: Tensor, k: Tensor, scale: Factor, length: F
 def _cosine(pattern: Pattern, q: Tensor, k: Tensor, scale: Factor, length: Factor) -> Tensor:
     scores = gather_dot(pattern, _directions(q), _directions(k))
     return scores if scale is None else scores * scale
+
+
+def _pearson(pattern: Pattern, q: Tensor, k: Tensor, scale: Factor, length: Factor) -> Tensor:
+    q, k = q - q.mean(1, keepdim=True), k - k.mean(1, keepdim=True)
+    return _cosine(pattern, q, k, scale, length)
 
 
 def _distance(pattern: Pattern, q: Tensor, k: Tensor, scale: Factor, length: Tensor) -> Tensor:
@@ -228,6 +252,13 @@ def _squareplus(scores: Tensor, prior: Tensor | None, group: _Group) -> Tensor:
     return _shares(torch.where(scores >= 0, large, 1.0 / large), prior, group)
 
 
+def _sinkhorn(scores: Tensor, prior: Tensor | None, group: _Group) -> Tensor:
+    if prior is not None:
+        there = prior > 0
+        scores = torch.where(there, scores + torch.where(there, prior, 1.0).log(), -torch.inf)
+    return doubly_stochastic(group.pattern, scores)
+
+
 def _shares(parts: Tensor, prior: Tensor | None, group: _Group) -> Tensor:
     parts = parts if prior is None else parts * prior
     total = group.sum(parts)
@@ -237,11 +268,13 @@ def _shares(parts: Tensor, prior: Tensor | None, group: _Group) -> Tensor:
 KERNELS: dict[str, Callable[..., Tensor]] = {
     "scaled_dot": _scaled_dot,
     "cosine": _cosine,
+    "pearson": _pearson,
     "distance": _distance,
 }
 NORMALISERS: dict[str, Callable[[Tensor, Tensor | None, _Group], Tensor]] = {
     "softmax": _softmax,
     "squareplus": _squareplus,
+    "sinkhorn": _sinkhorn,
 }
 
 
