@@ -185,7 +185,6 @@ class Split:
         ([0.0, 1.0], [-2.0, -1.0])
     """
 
-    separate = True
     adjoint = True
 
     def __init__(
@@ -199,6 +198,7 @@ class Split:
         self._operator, self._count = operator, count
         self._slope: Tensor | None = None
         self.symmetric, self.metric = operator.self_adjoint, operator.metric
+        self.separate = operator.stalk == 1
         point = point.detach()
         with torch.no_grad():
             self.value = operator @ point
@@ -212,7 +212,9 @@ class Split:
                     self._slope = torch.autograd.grad(value.sum(), at, allow_unused=True)[0]
             self.value = self.value + value.detach()
         count()
-        found = operator.diagonal().unsqueeze(1)
+        found = operator.diagonal().reshape(len(point), operator.stalk)
+        if not self.separate:
+            found = found.repeat_interleave(point.shape[1] // operator.stalk, 1)
         self.diagonal = found if self._slope is None else found + self._slope
 
     def times(self, v: Matrix) -> Matrix:

@@ -72,6 +72,20 @@ class Operator(Protocol):
     def T(self) -> Operator:
         """The transposed operator."""
 
+    @property
+    def stalk(self) -> int:
+        """Rows of `core` for each node: where it is not 1, A mixes columns of ``[nodes, ...]``."""
+
+    @property
+    def core(self) -> Operator:
+        """The operator in coordinates in which columns do not mix; itself for most."""
+
+    def enter(self, x: Float[Tensor, "nodes columns"]) -> Float[Tensor, "rows some"]:
+        """Return a state in the coordinates of `core`: an orthogonal map, differentiable."""
+
+    def leave(self, y: Float[Tensor, "*times rows some"]) -> Float[Tensor, "*times nodes columns"]:
+        """Return states from there."""
+
     def __matmul__(self, x: Inexact[Tensor, "nodes ..."]) -> Inexact[Tensor, "nodes ..."]:
         """Multiply; differentiable twice in x and in `tensors`."""
 
@@ -80,8 +94,8 @@ class Operator(Protocol):
     ) -> tuple[Tensor, ...]:
         """Return ``d<g, A x>/d tensors``, without a graph."""
 
-    def diagonal(self) -> Float[Tensor, " nodes"]:
-        """Return the diagonal entries, without gradients."""
+    def diagonal(self) -> Float[Tensor, "nodes *stalk"]:
+        """Return the diagonal entries, without gradients; ``[nodes, stalk]`` with stalks."""
 
     def spectrum(self) -> tuple[Float[Tensor, " graphs"], Float[Tensor, " graphs"]]:
         """Return ``(lo, hi)`` of each graph in float64; every eigenvalue lies in between."""
