@@ -265,5 +265,3 @@ class _Inverse(torch.autograd.Function):
         if any(ctx.needs_input_grad[5:]):
             entries = shifted.A.gradients(s * back, y)
         return None, None, None, None, back, *entries
-
-

@@ -199,10 +199,7 @@ class Functions:
             found = self(safe, h, wanted) if sound.any() else [nothing for _ in wanted]
             return [self.rows.select(sound, (y,), (nothing,))[0] for y in found]
         flat, batch = self.A.enter(_columns(v)), self.series.rows.batch
-        tables = [
-            Table(self._expansion(k, h).cut(degrees), batch, flat)
-            for k, degrees in wanted
-        ]
+        tables = [Table(self._expansion(k, h).cut(degrees), batch, flat) for k, degrees in wanted]
         return [_like(self.A.leave(y), v) for y in self.terms.sums(flat, tables)]
 
     def _expansion(self, k: int, h: PerGraph) -> Expansion:

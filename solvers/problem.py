@@ -94,7 +94,7 @@ class Operator(Protocol):
     ) -> tuple[Tensor, ...]:
         """Return ``d<g, A x>/d tensors``, without a graph."""
 
-    def diagonal(self) -> Float[Tensor, "nodes *stalk"]:
+    def diagonal(self) -> Float[Tensor, "nodes ..."]:
         """Return the diagonal entries, without gradients; ``[nodes, stalk]`` with stalks."""
 
     def spectrum(self) -> tuple[Float[Tensor, " graphs"], Float[Tensor, " graphs"]]:

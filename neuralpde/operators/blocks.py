@@ -15,7 +15,7 @@ from neuralpde.operators.graphs import Graphs, Scalar
 from neuralpde.operators.linear import Operator
 from neuralpde.operators.operator import SparseOperator
 from neuralpde.operators.pattern import Pattern
-from neuralpde.operators.stalks import grown
+from neuralpde.operators.stalks import Grown
 from neuralpde.operators.tags import Tags
 
 if TYPE_CHECKING:
@@ -86,9 +86,9 @@ class BlockOperator(Operator):
         tensor([[1., 0.],
                 [0., 1.]])
         """
-        pattern, places = grown(A.pattern, stalk, False)
-        values = A.values.new_zeros(pattern.nnz)
-        values = values.index_put((places,), A.values[:, None].expand_as(places))
+        pattern = Grown(A.pattern, stalk, False)
+        places, blank = pattern.places(), A.values.new_zeros(pattern.nnz)
+        values = blank.index_put((places,), A.values[:, None].expand_as(places))
         metric = A.tags.metric
         tags = A.tags if metric is None else replace(A.tags, metric=metric.repeat_interleave(stalk))
         return cls.tagged(pattern, values, tags, A.graphs, stalk)
@@ -173,7 +173,8 @@ class BlockOperator(Operator):
         beta: float = 0.0,
     ) -> Float[Tensor, "nodes columns"]:
         """Set `y <- beta y + alpha A x` in place, outside autograd, in one call; return `y`."""
-        self._core.addmm_(y.view(self.num_nodes * self.stalk, -1), self.enter(x), alpha, beta)
+        rows = self.enter(x)
+        self._core.addmm_(y.view(rows.shape), rows, alpha, beta)
         return y
 
     def shifted(self, scale: Scalar, shift: Scalar) -> BlockOperator:

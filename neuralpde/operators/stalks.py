@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -9,36 +11,55 @@ from torch import Tensor
 from neuralpde.operators.pattern import Pattern
 
 
-def grown(pattern: Pattern, stalk: int, full: bool) -> tuple[Pattern, Int[Tensor, "nnz *block"]]:
-    """Return the pattern on `nodes x stalk` rows, and where the numbers of each block stand in it.
+class Grown(Pattern):
+    """The pattern on `nodes x stalk` rows whose entries are the blocks of a pattern on nodes.
 
-    Row `i stalk + a` is row `a` of node `i`. Nothing is sorted: blocks are rows of rows already.
+    Row `i stalk + a` is row `a` of node `i`. Nothing is sorted: rows of blocks are in order already,
+    and the transposed order follows from that of the nodes.
 
     Args:
-        pattern: entries on the nodes.
+        nodes: entries on the nodes.
         stalk: rows of a block.
         full: whether blocks are full; else diagonal.
 
-    Returns:
-        The pattern, and places `[nnz, stalk, stalk]` in it, or `[nnz, stalk]` of diagonals.
-
-    >>> rows, places = grown(Pattern.identity(2), 2, True)
-    >>> rows.col.tolist(), places[1].tolist()
+    >>> rows = Grown(Pattern.identity(2), 2, True)
+    >>> rows.col.tolist(), rows.places()[1].tolist()
     ([0, 1, 0, 1, 2, 3, 2, 3], [[4, 5], [6, 7]])
     """
-    width = stalk if full else 1
-    steps = torch.arange(stalk, device=pattern.device)
-    counts, first = pattern.crow.diff().long(), pattern.crow.long()[pattern.row]
-    entry = torch.arange(pattern.nnz, device=pattern.device) - first
-    # Node i's rows begin after all blocks of earlier nodes; each is as long as its entries.
-    start = first * (stalk * width) + entry * width
-    places = start[:, None] + steps * (counts[pattern.row] * width)[:, None]
-    col = pattern.col.long()[:, None] * stalk + steps
-    if full:
-        places = places[:, :, None] + steps
-        col = col[:, None, :].expand_as(places)
-    crow = counts.new_zeros(pattern.num_nodes * stalk + 1)
-    torch.cumsum((counts * width).repeat_interleave(stalk), 0, out=crow[1:])
-    columns = col.new_empty(places.numel(), dtype=pattern.col.dtype)
-    columns[places.reshape(-1)] = col.reshape(-1).to(columns.dtype)
-    return Pattern(crow, columns, pattern.num_nodes * stalk), places
+
+    def __init__(self, nodes: Pattern, stalk: int, full: bool) -> None:
+        self.nodes, self.stalk, self.full = nodes, stalk, full
+        width = stalk if full else 1
+        counts = nodes.crow.diff().long() * width
+        places = self.places()
+        col = nodes.col.long()[:, None] * stalk + torch.arange(stalk, device=nodes.device)
+        if full:
+            col = col[:, None, :].expand_as(places)
+        crow = counts.new_zeros(nodes.num_nodes * stalk + 1)
+        torch.cumsum(counts.repeat_interleave(stalk), 0, out=crow[1:])
+        columns = torch.empty(places.numel(), dtype=nodes.col.dtype, device=nodes.device)
+        columns[places.reshape(-1)] = col.reshape(-1).to(columns.dtype)
+        super().__init__(crow, columns, nodes.num_nodes * stalk)
+
+    @cached_property
+    def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The transposed matrix as `(crow, col, perm)`; its values are `values[perm]`."""
+        other = Grown(self.nodes.T, self.stalk, self.full)
+        blocks = self.places()[self.nodes.transposed[2].long()]
+        perm = torch.empty_like(other.col)
+        perm[other.places().reshape(-1)] = (blocks.mT if self.full else blocks).reshape(-1).to(perm)
+        return other.crow, other.col, perm
+
+    def places(self) -> Int[Tensor, "blocks *block"]:
+        """Return where the numbers of each block stand: `[blocks, stalk, stalk]`, or of diagonals.
+
+        They are as many as the entries, so they are not kept.
+        """
+        nodes, width = self.nodes, self.stalk if self.full else 1
+        counts, first = nodes.crow.diff().long()[nodes.row], nodes.crow.long()[nodes.row]
+        entry = torch.arange(nodes.nnz, device=nodes.device) - first
+        steps = torch.arange(self.stalk, device=nodes.device)
+        # Node i's rows begin after all blocks of earlier nodes; each holds a row of all its blocks.
+        start = first * (self.stalk * width) + entry * width
+        places = start[:, None] + steps * (counts * width)[:, None]
+        return places[:, :, None] + steps if self.full else places
