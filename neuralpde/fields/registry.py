@@ -9,10 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralpde.fields.bundle import BundleDiffusion
 from neuralpde.fields.diffusion import Heat
 from neuralpde.fields.field import Field, State
 from neuralpde.fields.grand import GRAND
 from neuralpde.fields.reaction import allen_cahn, fisher
+from neuralpde.fields.sheaf import SheafDiffusion
 from neuralpde.fields.wave import Wave
 from neuralpde.graph import Graph
 
@@ -87,6 +89,31 @@ FIELDS: dict[str, Entry] = {
         "x' = a (A(x) x - x) + b x0",
         "Chamberlain et al., ICML 2021, arXiv:2106.10934",
         "the same, attention following the state",
+        20.0,
+    ),
+    "sheaf": Entry(
+        lambda channels: SheafDiffusion(channels, 2),
+        "SheafDiffusion",
+        "x' = -L_F x",
+        "Bodnar et al., NeurIPS 2022, arXiv:2202.04579",
+        "stalks agree along edges through learned maps, not with each other",
+        20.0,
+    ),
+    "sheaf-nonlinear": Entry(
+        lambda channels: SheafDiffusion(channels, 2, variant="nonlinear"),
+        "SheafDiffusion",
+        "x' = -elu(L_F(x) (I (x) W1) x W2)",
+        "Bodnar et al., NeurIPS 2022, arXiv:2202.04579",
+        "the same, maps following the state and weights mixing it",
+        4.0,
+        smooth=False,
+    ),
+    "bundle": Entry(
+        lambda channels: BundleDiffusion(channels, 2),
+        "BundleDiffusion",
+        "x' = -O^T (L (x) I) O x",
+        "Bamberger et al., ICLR 2025, arXiv:2405.15540",
+        "heat flow in the frames of the nodes: no consensus in sight, yet one in the frames",
         20.0,
     ),
     "wave": Entry(

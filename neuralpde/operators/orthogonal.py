@@ -31,7 +31,7 @@ def orthogonal(
         ValueError: the name is unknown or the count of numbers is another.
 
     References:
-        Bodnar et al., Neural Sheaf Diffusion, NeurIPS 2022, arXiv:2202.04579, section 5. Their
+        Bodnar et al., Neural Sheaf Diffusion, NeurIPS 2022, arXiv:2202.04579. Their code's
         skew matrices are made of d (d + 1) / 2 numbers, of which the d diagonal ones cancel.
 
     >>> orthogonal(torch.zeros(1, 1), 2, "cayley").tolist()

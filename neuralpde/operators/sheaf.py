@@ -185,7 +185,7 @@ def _enclosed(
     of_rows = [_sum([D[a][b].abs() for b in size]) for a in size]
     largest = _largest_of_each(of_rows)
     trace = _sum([D[a][a] for a in size])
-    trace = trace * stalk if len(D) < len(F) else trace.reshape(-1, ends.num_nodes).sum(0)
+    trace = trace * stalk if len(D) < len(F) else trace if trace.dim() == 1 else trace.sum(0)
     m, trace = graphs.reduced(largest, "amax"), graphs.reduced(trace, "amax")
     if norm == "comb":
         top = torch.minimum(2 * m, _by_edges(F, len(D) < len(F), ends, graphs))
@@ -196,7 +196,7 @@ def _enclosed(
 
 
 def _by_edges(F: Planes, orthogonal: bool, ends: Incidences, graphs: Graphs) -> Tensor:
-    """Gershgorin's bound for the blocks of the edges, whose matrix has the same largest eigenvalue."""
+    """Gershgorin's bound for P P^T, edge by edge; L = P^T P has the same largest eigenvalue."""
     size = range(len(F))
     if orthogonal:
         ones = torch.ones_like(ends.row, dtype=torch.float64)
@@ -220,7 +220,7 @@ def _largest_of_each(numbers: list[Tensor]) -> Tensor:
     largest = numbers[0]
     for number in numbers[1:]:
         largest = torch.maximum(largest, number)
-    return largest.reshape(-1, largest.shape[-1]).amax(0)
+    return largest if largest.dim() == 1 else largest.amax(0)
 
 
 def _dot(x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensor:

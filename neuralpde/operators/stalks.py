@@ -14,8 +14,8 @@ from neuralpde.operators.pattern import Pattern
 class Grown(Pattern):
     """The pattern on `nodes x stalk` rows whose entries are the blocks of a pattern on nodes.
 
-    Row `i stalk + a` is row `a` of node `i`. Nothing is sorted: rows of blocks are in order already,
-    and the transposed order follows from that of the nodes.
+    Row `i stalk + a` is row `a` of node `i`. Nothing is sorted: rows of blocks are in order, and
+    the transposed order follows from that of the nodes.
 
     Args:
         nodes: entries on the nodes.
@@ -50,7 +50,7 @@ class Grown(Pattern):
         perm[other.places().reshape(-1)] = (blocks.mT if self.full else blocks).reshape(-1).to(perm)
         return other.crow, other.col, perm
 
-    def places(self) -> Int[Tensor, "blocks *block"]:
+    def places(self) -> Int[Tensor, "blocks ..."]:
         """Return where the numbers of each block stand: `[blocks, stalk, stalk]`, or of diagonals.
 
         They are as many as the entries, so they are not kept.
