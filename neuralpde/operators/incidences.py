@@ -58,7 +58,10 @@ class Incidences:
             )
         pattern, kept = graph.pattern, (graph.pattern.row != graph.pattern.col).nonzero().flatten()
         if len(kept) < pattern.nnz:
-            pattern, _ = Pattern.from_edges(pattern.row[kept], pattern.col[kept], graph.num_nodes)
+            crow = torch.zeros_like(pattern.crow)
+            counts = torch.bincount(pattern.row[kept], minlength=graph.num_nodes)
+            crow[1:] = counts.cumsum(0)
+            pattern = Pattern(crow, pattern.col[kept], graph.num_nodes)
         lower = (pattern.row < pattern.col).nonzero().flatten()
         ends = torch.cat([lower, pattern.transposed[2].long()[lower]])
         self.num_nodes, self.edges = graph.num_nodes, len(lower)
