@@ -162,7 +162,7 @@ def test_kernels_are_the_global_sections(norm: str) -> None:
     assert kernel(both, frames[both.edge_index[1]]) == 2 * stalk
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["diagonal", "general"])
 @pytest.mark.parametrize("norm", NORMS)
 def test_entries_are_differentiable_twice_in_the_maps(kind: str, norm: str) -> None:
     graph = Graph(torch.tensor([[0, 1, 1, 2, 0, 2], [1, 0, 2, 1, 2, 0]]), 4)
@@ -170,7 +170,6 @@ def test_entries_are_differentiable_twice_in_the_maps(kind: str, norm: str) -> N
     x = torch.randn(4, 2, 1, dtype=F64)
 
     def product(maps: Tensor) -> Tensor:
-        # With `orthogonal` the maps are not free, so that differences leave the manifold.
         return sheaf_laplacian(graph, maps, norm) @ x
 
     assert gradcheck(product, maps)
@@ -224,8 +223,8 @@ def test_refusals_name_the_mend() -> None:
         sheaf_laplacian(graph, ones[:4])
     with pytest.raises(TypeError, match="real vector spaces"):
         sheaf_laplacian(graph, ones.long())
+    weighed = Graph(graph.edge_index, node_weight=torch.ones(3))
     with pytest.raises(ValueError, match="node_weight"):
-        weighed = Graph(graph.edge_index, node_weight=torch.ones(3))
         sheaf_laplacian(weighed, ones)
     singular = torch.ones(6, 2, 2, dtype=F64)
     with pytest.raises(ValueError, match="augmented"):
