@@ -45,15 +45,18 @@ class Form(Protocol):
     Attributes:
         convention: What it is, in words.
         rows: How nodes belong to graphs.
-        mass: Weights of the norm, or None.
-        largest: A bound of E(x) / |x|^2 per graph.
-        start: Gives the start of its moments where they are not those of the graph.
     """
 
     convention: str
     rows: Rows
-    mass: Tensor | None
-    start: Any
+
+    @property
+    def mass(self) -> Tensor | None:
+        """Weights of the norm, or None."""
+
+    @property
+    def start(self) -> Any:
+        """Gives the start of its moments where they are not those of the graph."""
 
     @property
     def largest(self) -> Tensor:
@@ -115,7 +118,7 @@ class SheafForm:
     1.0
     """
 
-    mass = None
+    mass: Tensor | None = None
 
     def __init__(
         self, build: Callable[[Tensor], BlockOperator], graph: Graph, convention: str

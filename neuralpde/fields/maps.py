@@ -144,4 +144,5 @@ class Frames(nn.Module):
         """Return the frames of the nodes."""
         count = self.stalk * (self.stalk - 1) // 2
         numbers = self.network(x).reshape(len(x) * self.bundles, count)
-        return orthogonal(numbers, self.stalk, self.by).unflatten(0, (len(x), self.bundles))
+        frames = orthogonal(numbers, self.stalk, self.by)
+        return frames.reshape(len(x), self.bundles, self.stalk, self.stalk)

@@ -44,14 +44,15 @@ def orthogonal(
             f"numbers are {tuple(numbers.shape)}; matrices of {dims} dims take [many, "
             f"{dims * (dims - 1) // 2}]"
         )
-    return WAYS[by](numbers, dims)
+    found: Tensor = WAYS[by](numbers, dims)
+    return found
 
 
 def _householder(numbers: Tensor, dims: int) -> Tensor:
     # Entries of all matrices lie side by side: every operation runs over one long vector.
     columns = iter(numbers.T)
     below = [[next(columns) for _ in range(k)] for k in range(dims)]
-    one = torch.ones_like(numbers[:, 0]) if dims > 1 else numbers.new_ones(len(numbers))
+    one = numbers.new_ones(len(numbers))
     Q: list[list[Tensor]] = []
     for tail in below:
         # H diag(1, Q), one dimension larger than Q.
@@ -68,9 +69,8 @@ def _householder(numbers: Tensor, dims: int) -> Tensor:
                 for v, row in zip(tail, Q, strict=True)
             ),
         ]
-    return (
-        torch.stack([entry for row in Q for entry in row]).unflatten(0, (dims, dims)).movedim(-1, 0)
-    )
+    entries = torch.stack([entry for row in Q for entry in row])
+    return entries.view(dims, dims, -1).movedim(-1, 0)
 
 
 def _skew(numbers: Tensor, dims: int) -> Tensor:
@@ -89,7 +89,8 @@ def _cayley(numbers: Tensor, dims: int) -> Tensor:
 
 
 def _exponential(numbers: Tensor, dims: int) -> Tensor:
-    return torch.linalg.matrix_exp(_skew(numbers, dims))
+    found: Tensor = torch.linalg.matrix_exp(_skew(numbers, dims))
+    return found
 
 
 WAYS: dict[str, Callable[[Tensor, int], Tensor]] = {
