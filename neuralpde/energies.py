@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -49,6 +50,8 @@ class DirichletForm:
     >>> DirichletForm(graph, "comb")(torch.tensor([[1.0], [2.0], [5.0]])).item()
     10.0
     """
+
+    start: Any = None
 
     def __init__(self, graph: Graph, norm: str = "comb") -> None:
         if norm not in CONVENTIONS:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from neuralpde.energies import DirichletForm
 from neuralpde.fields.field import Field, State
+from neuralpde.forms import Form
 from neuralpde.graph import Graph
 from neuralpde.stopping import posed
 from solvers import schedules
@@ -100,10 +101,12 @@ class Problem:
         inputs = (*self.x0, *self.leaves, self.t)
         return torch.is_grad_enabled() and any(one.requires_grad for one in inputs)
 
-    def form(self) -> DirichletForm | None:
-        """The field's own Dirichlet form, or None without a graph."""
+    def form(self) -> Form | None:
+        """The field's own quadratic form, or None without a graph."""
         if self.graph is None:
             return None
+        if self.field is not None and self.field.form is not None:
+            return self.field.form
         norm = None if self.field is None else self.field.norm
         return DirichletForm.of(self.graph, norm or "comb")
 

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralpde.energies import DirichletForm, Look, Parts
+from neuralpde.energies import Look, Parts
+from neuralpde.forms import Form, start_of
 from neuralpde.graph import Graph
 from neuralpde.watching import own_points
-from solvers.moments import Preparation, curves
+from solvers.moments import curves
 from solvers.series import Series
 from solvers.trajectory import Trajectory
 
@@ -67,7 +68,7 @@ class EnergyTrack:
             slope's rounding, eps |L| |x|, would drown the energy near consensus.
     """
 
-    form: DirichletForm
+    form: Form
     dissipation: Tensor | None = None
     products: int = 0
     times: list[np.ndarray] = field(default_factory=list)
@@ -113,7 +114,7 @@ class EnergyTrack:
         return SAFETY * self.form.largest * (rounding + tolerance.square(parts, entries))
 
 
-def series_of(t: Tensor, parts: Parts, floor: Tensor, form: DirichletForm) -> dict[str, Series]:
+def series_of(t: Tensor, parts: Parts, floor: Tensor, form: Form) -> dict[str, Series]:
     """Energy, norm and Rayleigh quotient from the same evaluations."""
     convention, norm = form.convention, "Frobenius norm of x"
     norm = norm if form.mass is None else "norm of x in the metric of L"
@@ -144,7 +145,7 @@ class ExactEnergy:
         count: Told how many products were spent.
     """
 
-    form: DirichletForm
+    form: Form
     graph: Graph
     x0: Tensor
     times: Tensor
@@ -210,25 +211,14 @@ class ExactEnergy:
         small = self.x0.numel() <= SMALL
         x0 = self.x0.detach()
         x0 = x0.to(torch.promote_types(x0.dtype, torch.float64 if small else torch.float32))
-        graph = self.graph.like(x0)
-        prepare: Preparation = DirichletForm.of(graph, self.form.norm).centre_
-        norm, metric = self.form.norm, self.form.mass
-        if norm == "rw" and metric is not None:
-            # D^(1/2) x makes the random walk symmetric, and inner products plain.
-            centre, root = prepare, metric.sqrt().to(x0.real.dtype).unsqueeze(1)
-            norm, metric = "sym", None
-
-            def prepare(v: Tensor, spare: Tensor) -> None:
-                centre(v, spare)
-                v.mul_(root)
-
+        start = start_of(self.form, self.graph, x0)
         found = curves(
-            graph.laplacian(norm),
-            x0,
+            start.L,
+            start.x,
             ((merged - times[:1]) * self.rates.double().cpu()).numpy(),
-            metric=metric,
+            metric=start.metric,
             tol=PRECISE if small else max(self.rtol * TRUNCATION, PRECISE),
-            prepare=prepare,
+            prepare=start.prepare,
         )
         self.count(found.products)
         energy, square, floor = (
@@ -242,6 +232,6 @@ class ExactEnergy:
         better = own < floor
         energy = torch.where(better, measured, energy)
         square = torch.where(better, deviation, square)
-        start = torch.from_numpy(found.square[order.argmin(0), range(order.shape[1])])
-        kernel = (saved.square[:1] - start).clamp(min=0.0)
+        square0 = torch.from_numpy(found.square[order.argmin(0), range(order.shape[1])])
+        kernel = (saved.square[:1] - square0).clamp(min=0.0)
         return merged, Parts(energy, square + kernel, square), torch.where(better, own, floor)

@@ -100,16 +100,16 @@ def propagate(
         >>> exact.x[1].flatten().tolist()
         [0.5, -0.5]
     """
-    rows = Rows(A.batch if A.num_graphs > 1 else None, A.num_graphs)
-    series = _series(A, rows, method)
-    offsets = _offsets(times, rows)
-    x = _flat(x0, "x0", A)
+    core, start = A.core, _flat(x0, "x0", A)
+    rows = Rows(core.batch if A.num_graphs > 1 else None, A.num_graphs)
+    series = _series(core, rows, method)
+    offsets, x = _offsets(times, rows), A.enter(start)
     if source is not None and (source.shape != x0.shape or source.is_complex() > x0.is_complex()):
         raise ValueError(
             f"source is {source.dtype} of shape {tuple(source.shape)}; it must be like x0, "
             f"{x0.dtype} of shape {tuple(x0.shape)}"
         )
-    b = None if source is None else _flat(source.to(x0.dtype), "source", A)
+    b = None if source is None else A.enter(_flat(source.to(x0.dtype), "source", A))
     if grad not in GRADIENTS:
         raise ValueError(f"grad is {grad!r}; allowed: {', '.join(GRADIENTS)}")
     if A.hamiltonian is not None and (source is not None or not x0.is_complex()):
@@ -123,10 +123,13 @@ def propagate(
     arguments, name = (offsets, times, x, b, rtol, grad == "tape"), series.name
     solve: Guarantee | Lanczos
     if method == "lanczos":
-        solve, name = Lanczos(Chebyshev(A, rows), *arguments), method
+        solve, name = Lanczos(Chebyshev(core, rows), *arguments), method
     else:
         solve = Guarantee(series, *arguments)
-    states, shape = solve.run(), (len(offsets), *x0.shape)
+    states, shape = A.leave(solve.run()), (len(offsets), *x0.shape)
+    if core is not A:
+        # The way there and back may round.
+        states = torch.cat([start[None], states[1:]])
     if x0.is_complex():
         states = torch.view_as_complex(states.reshape(*shape, 2))
     return Exact(states.reshape(shape), solve.products, solve.degree, solve.reason(), name)

@@ -165,7 +165,8 @@ class Shifted:
     limit = 1000
 
     def __init__(self, A: Operator) -> None:
-        self.A = A
+        self._outer = A
+        self.A = A = A.core
         self.rows = Rows(A.batch if A.num_graphs > 1 else None, A.num_graphs)
         self.groups = Groups(self.rows.batch, A.num_graphs, separate=A.separate)
         self.diagonal = A.diagonal().unsqueeze(1)
@@ -183,7 +184,7 @@ class Shifted:
     def norms(self, x: Tensor) -> PerGraph:
         """Return the root mean square of each graph's part of a state."""
         together = self.groups.by_column(False)
-        found: PerGraph = together.rms(_matrix(x.detach()) * self.weight)[:, 0].cpu().numpy()
+        found: PerGraph = together.rms(self._matrix(x.detach()) * self.weight)[:, 0].cpu().numpy()
         return found
 
     def solve(
@@ -198,12 +199,17 @@ class Shifted:
             b: right-hand side, real or complex.
             allowed: largest residual of each graph.
         """
-        flat = _matrix(b)
+        flat = self._matrix(b)
         lost = np.zeros(len(s), dtype=np.bool_)
         (y,) = recorded(_Inverse, self, s, allowed, lost, flat, *self.A.tensors)
+        y = self._outer.leave(y)
         if b.is_complex():
             return torch.view_as_complex(y.reshape(*b.shape, 2)), lost
         return y.reshape(b.shape), lost
+
+    def _matrix(self, x: Tensor) -> Matrix:
+        real = torch.view_as_real(x) if x.is_complex() else x
+        return self._outer.enter(real.reshape(len(x), real.shape[1:].numel()).contiguous())
 
     def iterate(self, s: float | Tensor, b: Matrix, tolerance: Tensor) -> Solved:
         """Run conjugate gradients on ``(I - s A) y = b``."""
@@ -259,8 +265,3 @@ class _Inverse(torch.autograd.Function):
         if any(ctx.needs_input_grad[5:]):
             entries = shifted.A.gradients(s * back, y)
         return None, None, None, None, back, *entries
-
-
-def _matrix(x: Tensor) -> Matrix:
-    real = torch.view_as_real(x) if x.is_complex() else x
-    return real.reshape(len(x), real.shape[1:].numel()).contiguous()

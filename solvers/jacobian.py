@@ -212,7 +212,9 @@ class Split:
                     self._slope = torch.autograd.grad(value.sum(), at, allow_unused=True)[0]
             self.value = self.value + value.detach()
         count()
-        found = operator.diagonal().unsqueeze(1)
+        found = operator.diagonal().reshape(len(point), operator.stalk)
+        if operator.stalk > 1:
+            found = found.repeat_interleave(point.shape[1] // operator.stalk, 1)
         self.diagonal = found if self._slope is None else found + self._slope
 
     def times(self, v: Matrix) -> Matrix:

@@ -120,7 +120,8 @@ def curves(
         >>> found.energy.round(9).item(), found.square.round(9).item()
         (4.0, 2.0)
     """
-    rows = Rows(L.batch if L.num_graphs > 1 else None, L.num_graphs)
+    core = L.core
+    rows = Rows(core.batch if L.num_graphs > 1 else None, L.num_graphs)
     times = np.asarray(times, dtype=np.float64)
     if times.ndim == 1:
         times = np.repeat(times[:, None], rows.num_graphs, axis=1)
@@ -132,12 +133,12 @@ def curves(
     if not (np.isfinite(times).all() and (times >= 0).all()):
         raise ValueError("energies are computed at finite times that are not negative")
     real = torch.view_as_real(x) if x.is_complex() else x
-    v = real.detach().reshape(len(x), real.shape[1:].numel())
+    v = L.enter(real.detach().reshape(len(x), real.shape[1:].numel()))
     lo, hi = (end.detach().cpu().numpy() for end in L.spectrum())
     size = np.maximum(np.abs(lo), np.abs(hi))
     series = _series(times, lo, hi, tol)
     count = max(found[0].shape[1] for found in series)
-    moments = _moments(L, v, lo, hi, count, rows, metric, prepare)
+    moments = _moments(core, v, lo, hi, count, rows, metric, prepare)
     eps = torch.finfo(v.dtype).eps
     values, floor, squares, errors = (np.empty_like(times) for _ in range(4))
     for graph, (weights, left_out, decays, lost) in enumerate(series):

@@ -143,12 +143,14 @@ class Functions:
     def __init__(self, A: Operator) -> None:
         self.rows = Rows(A.batch if A.num_graphs > 1 else None, A.num_graphs)
         self.A, self._kept = A, dict[tuple[int, bytes], Expansion]()
+        A = A.core
+        rows = Rows(A.batch if A.num_graphs > 1 else None, A.num_graphs)
         self.series: Chebyshev | Uniformisation
         if A.self_adjoint:
-            self.series = series = Chebyshev(A, self.rows)
+            self.series = series = Chebyshev(A, rows)
             self._expand: Callable[[int, PerGraph], Expansion] = Interval(series).expansion
         elif A.generator is not None or A.stochastic is not None:
-            self.series = walk = Uniformisation(A, self.rows)
+            self.series = walk = Uniformisation(A, rows)
             self._expand = Poisson(walk).expansion
         else:
             raise ValueError(
@@ -160,7 +162,7 @@ class Functions:
 
     def norms(self, x: Inexact[Tensor, "nodes ..."]) -> PerGraph:
         """Return the norms in which errors are bounded, one for each graph."""
-        norms: PerGraph = self.series.norms(_columns(x.detach()))
+        norms: PerGraph = self.series.norms(self.A.enter(_columns(x.detach())))
         return norms
 
     def reach(self, h: PerGraph) -> PerGraph:
@@ -196,12 +198,9 @@ class Functions:
             (safe,) = self.rows.select(sound, (v,), (torch.zeros_like(v),))
             found = self(safe, h, wanted) if sound.any() else [nothing for _ in wanted]
             return [self.rows.select(sound, (y,), (nothing,))[0] for y in found]
-        flat = _columns(v)
-        tables = [
-            Table(self._expansion(k, h).cut(degrees), self.rows.batch, flat)
-            for k, degrees in wanted
-        ]
-        return [_like(y, v) for y in self.terms.sums(flat, tables)]
+        flat, batch = self.A.enter(_columns(v)), self.series.rows.batch
+        tables = [Table(self._expansion(k, h).cut(degrees), batch, flat) for k, degrees in wanted]
+        return [_like(self.A.leave(y), v) for y in self.terms.sums(flat, tables)]
 
     def _expansion(self, k: int, h: PerGraph) -> Expansion:
         key = k, h.tobytes()

@@ -80,6 +80,20 @@ class Operator(Protocol):
     def T(self) -> Operator:
         """The transposed operator."""
 
+    @property
+    def stalk(self) -> int:
+        """Rows of `core` for each node: where it is not 1, A mixes columns of ``[nodes, ...]``."""
+
+    @property
+    def core(self) -> Operator:
+        """The operator in coordinates in which columns do not mix; itself for most."""
+
+    def enter(self, x: Float[Tensor, "nodes columns"]) -> Float[Tensor, "rows some"]:
+        """Return a state in the coordinates of `core`: an orthogonal map, differentiable."""
+
+    def leave(self, y: Float[Tensor, "*times rows some"]) -> Float[Tensor, "*times nodes columns"]:
+        """Return states from there."""
+
     def __matmul__(self, x: Inexact[Tensor, "nodes ..."]) -> Inexact[Tensor, "nodes ..."]:
         """Multiply; differentiable twice in x and in `tensors`."""
 
@@ -88,8 +102,8 @@ class Operator(Protocol):
     ) -> tuple[Tensor, ...]:
         """Return ``d<g, A x>/d tensors``, without a graph."""
 
-    def diagonal(self) -> Float[Tensor, " nodes"]:
-        """Return the diagonal entries, without gradients."""
+    def diagonal(self) -> Float[Tensor, "nodes ..."]:
+        """Return the diagonal entries, without gradients; ``[nodes, stalk]`` with stalks."""
 
     def summands(self) -> Float[Tensor, " graphs"]:
         """Return the most numbers that a product adds up for one entry of each graph; float64."""

@@ -4,6 +4,7 @@ from neuralpde.fields.allen_cahn import AllenCahn, allen_cahn
 from neuralpde.fields.anisotropic import AnisotropicDiffusion
 from neuralpde.fields.antisymmetric import AntiSymmetricDGN
 from neuralpde.fields.best_response import BestResponse
+from neuralpde.fields.bundle import BundleDiffusion
 from neuralpde.fields.channel_weights import SymmetricWeights
 from neuralpde.fields.controlled import ControlledDiffusion, time_then_space
 from neuralpde.fields.coupling import Coupling
@@ -24,6 +25,7 @@ from neuralpde.fields.oscillator import GraphCON, Oscillator
 from neuralpde.fields.pinned import Pinned
 from neuralpde.fields.reaction import Reaction, fisher
 from neuralpde.fields.schroedinger import Schroedinger
+from neuralpde.fields.sheaf import SheafDiffusion
 from neuralpde.fields.transformer import TransformerFlow
 from neuralpde.fields.varying import Varying
 from neuralpde.fields.wave import Wave
@@ -37,6 +39,7 @@ __all__ = [
     "AnisotropicDiffusion",
     "AntiSymmetricDGN",
     "BestResponse",
+    "BundleDiffusion",
     "ControlledDiffusion",
     "Coupling",
     "Diffusion",
@@ -58,6 +61,7 @@ __all__ = [
     "Pinned",
     "Reaction",
     "Schroedinger",
+    "SheafDiffusion",
     "Source",
     "Sum",
     "SymmetricWeights",

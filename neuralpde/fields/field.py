@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neuralpde.fields.binding import freshen, shallow, tensors
 from neuralpde.fields.equation import NAMES, check_noise, equation
+from neuralpde.forms import Form
 from neuralpde.graph import Graph
 from neuralpde.operators import Operator
 from solvers.noise import declared, merged
@@ -42,6 +43,8 @@ class Field(nn.Module):
         pointwise: True when every entry of `rest` depends on the same entry of x alone.
         norm: Which Dirichlet form is this field's own: "comb", "sym", "rw", "augmented"; None
             stands for "comb".
+        form: The field's own quadratic form, once bound, where it is none of the graph's: that of
+            a sheaf or a bundle.
         batched_time: True when f takes `t` of shape `[nodes, 1]`, so that the graphs of a batch
             may keep their own clocks. Fields that do not read `t` set it too.
         dissipation: When the field is exactly -rate L with L its own form's: the rate per graph.
@@ -69,6 +72,7 @@ class Field(nn.Module):
     stiffness: Operator | None = None
     pointwise: bool = False
     norm: str | None = None
+    form: Form | None = None
     batched_time: bool = False
     dissipation: Tensor | None = None
     has_rest: bool = False
@@ -252,6 +256,7 @@ class Sum(Field):
         self.batched_time = all(part.batched_time for part in parts)
         self.pointwise = all(part.pointwise for part in parts if part.has_rest)
         self.norm = next((part.norm for part in parts if part.norm is not None), None)
+        self.form = next((part.form for part in parts if part.form is not None), None)
         # The merged operator and source stand for the terms' own, which must not be leaves too.
         for part in parts:
             part.operator = part.source = None

@@ -13,6 +13,7 @@ from neuralpde.fields.allen_cahn import AllenCahn
 from neuralpde.fields.anisotropic import AnisotropicDiffusion
 from neuralpde.fields.antisymmetric import AntiSymmetricDGN
 from neuralpde.fields.best_response import BestResponse
+from neuralpde.fields.bundle import BundleDiffusion
 from neuralpde.fields.controlled import ControlledDiffusion
 from neuralpde.fields.diffusion import Heat
 from neuralpde.fields.field import Field, State
@@ -26,6 +27,7 @@ from neuralpde.fields.ornstein_uhlenbeck import OrnsteinUhlenbeck
 from neuralpde.fields.oscillator import GraphCON
 from neuralpde.fields.reaction import fisher
 from neuralpde.fields.schroedinger import Schroedinger
+from neuralpde.fields.sheaf import SheafDiffusion
 from neuralpde.fields.transformer import TransformerFlow
 from neuralpde.fields.varying import Varying
 from neuralpde.fields.wave import Wave
@@ -159,6 +161,31 @@ FIELDS: dict[str, Entry] = {
         "heat on a graph whose hubs let go and take hold again",
         100.0,
         "patch",
+    ),
+    "sheaf": Entry(
+        lambda channels: SheafDiffusion(channels, 2),
+        "SheafDiffusion",
+        "x' = -L_F x",
+        "Bodnar et al., NeurIPS 2022, arXiv:2202.04579",
+        "stalks agree along edges through learned maps, not with each other",
+        20.0,
+    ),
+    "sheaf-nonlinear": Entry(
+        lambda channels: SheafDiffusion(channels, 2, variant="nonlinear"),
+        "SheafDiffusion",
+        "x' = -elu(L_F(x) (I (x) W1) x W2)",
+        "Bodnar et al., NeurIPS 2022, arXiv:2202.04579",
+        "the same, maps following the state and weights mixing it",
+        4.0,
+        smooth=False,
+    ),
+    "bundle": Entry(
+        lambda channels: BundleDiffusion(channels, 2),
+        "BundleDiffusion",
+        "x' = -O^T (L (x) I) O x",
+        "Bamberger et al., ICLR 2025, arXiv:2405.15540",
+        "heat flow in the frames of the nodes: no consensus in sight, yet one in the frames",
+        20.0,
     ),
     "wave": Entry(
         lambda channels: Wave(),

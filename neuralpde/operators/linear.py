@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float, Inexact, Int64
 from torch import Tensor
 
+from neuralpde.operators.coordinates import Coordinates
 from neuralpde.operators.graphs import Graphs, Scalar
 from neuralpde.operators.tags import ROUNDING, Tags
 from neuralpde.operators.units import matrix, units
 
 
-class Operator(ABC):
+class Operator(Coordinates, ABC):
     """A linear map `x -> A x` of states `[nodes, ...]` that keeps their shape.
 
     Operators combine: `A + B`, `A - B`, `-A`, `c * A`, `A / c`, `A.T`; what is known of them (see
@@ -45,7 +46,6 @@ class Operator(ABC):
 
     def __init__(self, num_nodes: int, dtype: torch.dtype, tags: Tags, graphs: Graphs) -> None:
         self.num_nodes, self.dtype, self.tags, self.graphs = num_nodes, dtype, tags, graphs
-        self.separate: bool = tags.channels is None
 
     @property
     def device(self) -> torch.device:
@@ -203,7 +203,7 @@ class Operator(ABC):
         return Combination([(scale, self)])
 
     def __add__(self, other: Operator) -> Operator:
-        return Combination([(1.0, self), (1.0, other)])
+        return other + self if other.stalk > 1 else Combination([(1.0, self), (1.0, other)])
 
     def __rmul__(self, scale: Scalar) -> Operator:
         return self * scale
