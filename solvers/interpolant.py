@@ -79,7 +79,7 @@ def interpolant(
 
     >>> found = interpolant(torch.exp, -1.0, 1.0, tol=1e-6)
     >>> found.degree, found.error < 1e-6
-    (9, True)
+    (7, True)
     """
     if not hi > lo:
         point = f(torch.tensor([lo], dtype=torch.float64))

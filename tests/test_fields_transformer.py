@@ -115,6 +115,15 @@ def test_it_keeps_the_contract(variant: str, heads: int) -> None:
     check_field(of(variant=variant, heads=heads), catalogue.barbell(3, 1))
 
 
+def test_frozen_heads_leave_their_queries_behind() -> None:
+    # An adjoint would count them beside the entries that they built.
+    graph = catalogue.barbell(3, 1)
+    shapes = [
+        leaf.shape for leaf in of(variant="linear", heads=2).bind(graph, normal(graph)).leaves()
+    ]
+    assert sorted(map(tuple, shapes)) == [(3, 4), (4, 3), (23,), (23,)]
+
+
 def test_wrong_arguments_are_refused_in_words() -> None:
     with pytest.raises(ValueError, match="did you mean 'linear'"):
         TransformerFlow(3, variant="liner")

@@ -22,6 +22,7 @@ def prior(
         self_loops: Weight of self-loops, not negative.
         over: "receiver" or "sender": whose weights must not all be zero.
 
+    >>> import torch
     >>> edge = Graph(torch.tensor([[0, 1], [1, 0]]), 3)
     >>> pattern, weights = prior(edge, 0.0)
     >>> pattern.col.tolist(), weights.tolist()
