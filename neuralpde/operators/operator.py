@@ -159,7 +159,8 @@ class SparseOperator(Operator):
 
     def __matmul__(self, x: Inexact[Tensor, "nodes ..."]) -> Inexact[Tensor, "nodes ..."]:
         plain = x.dtype is self.dtype and x.dim() == 2 and x.shape[0] == self.num_nodes
-        if plain and self.dtype not in WIDE and not tracked(self.values, x):
+        plain = plain and self.dtype not in WIDE and not torch.compiler.is_compiling()
+        if plain and not tracked(self.values, x):
             # The state of every solver: one call of torch, nothing else.
             return apply(self._matrix.forward(self.values), x)
         return product(self._matrix, self.values, x)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +22,9 @@ with warnings.catch_warnings():
         (0, 0),
         check_invariants=False,
     )
+
+_LIVING: WeakValueDictionary[tuple[int, int], Pattern] = WeakValueDictionary()
+"""The patterns that somebody holds, by where their index sets lie in memory."""
 
 
 class Pattern:
@@ -50,6 +54,21 @@ class Pattern:
         wide = max(num_nodes, col.numel()) >= torch.iinfo(torch.int32).max
         index = torch.int64 if wide else torch.int32
         self.crow, self.col, self.num_nodes = crow.to(index), col.to(index), num_nodes
+        if not torch.compiler.is_compiling():
+            _LIVING.setdefault((self.crow.data_ptr(), self.col.data_ptr()), self)
+
+    @classmethod
+    def of(cls, crow: Int[Tensor, " rows"], col: Int[Tensor, " nnz"]) -> Pattern:
+        """Return the pattern that has these very index sets, not copies; a new one if none has.
+
+        >>> pattern = Pattern.identity(2)
+        >>> Pattern.of(pattern.crow, pattern.col) is pattern
+        True
+        """
+        found = _LIVING.get((crow.data_ptr(), col.data_ptr()))
+        if found is None or (len(found.crow), len(found.col)) != (len(crow), len(col)):
+            return cls(crow, col, len(crow) - 1)
+        return found
 
     @classmethod
     def from_edges(
@@ -258,6 +277,28 @@ class Pattern:
             zeros = torch.zeros(self.nnz, dtype=dtype, device=self.device)
             self._blanks[dtype] = self.csr(zeros)
         return self._blanks[dtype]
+
+    @cached_property
+    def _copies(self) -> dict[int, Pattern]:
+        return {1: self}
+
+    def copies(self, count: int) -> Pattern:
+        """Return the pattern of a block-diagonal matrix of `count` such blocks, always the same.
+
+        Entry `e` of block `b` is entry `b nnz + e`.
+
+        >>> Pattern.identity(1).copies(3).same_as(Pattern.identity(3))
+        True
+        """
+        if count in self._copies:
+            return self._copies[count]
+        block = torch.arange(count, device=self.device)[:, None]
+        crow = torch.cat([(self.crow[:-1] + block * self.nnz).flatten(), block[-1] * self.nnz + self.nnz])
+        col = (self.col + block * self.num_nodes).flatten()
+        other = Pattern(crow, col, count * self.num_nodes)
+        if not torch.compiler.is_compiling():
+            self._copies[count] = other
+        return other
 
     @cached_property
     def _moved(self) -> dict[torch.device, Pattern]:

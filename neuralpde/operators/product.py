@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
+from neuralpde.operators import tracing
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.trilinear import Matrix, dot, pull, push
 from solvers.products import ProductCounter, products
@@ -38,8 +39,13 @@ def product(matrix: Matrix, values: Tensor, x: Tensor, transposed: bool = False)
     _check(matrix.pattern, values, x)
     wide = WIDE.get(values.dtype, values.dtype)
     flat, values = _columns(x).to(wide), values.to(wide)
-    act = pull if transposed else push
-    y = act(matrix, values, flat).to(x.dtype.to_real())
+    if torch.compiler.is_compiling():
+        pattern = matrix.pattern
+        flags = transposed, matrix.symmetric
+        y = tracing.multiply(pattern.crow, pattern.col, values, flat, *flags)
+    else:
+        y = (pull if transposed else push)(matrix, values, flat)
+    y = y.to(x.real.dtype)
     if x.is_complex():
         return torch.view_as_complex(y.reshape(*x.shape, 2))
     return y.reshape(x.shape)
@@ -109,9 +115,13 @@ def gather_dot(
     if g.dtype != x.dtype:
         raise TypeError(f"g is {g.dtype} and x is {x.dtype}: bring one .to the dtype of the other")
     _check_rows(pattern, g)
-    wide = WIDE.get(g.dtype, g.dtype.to_real())
-    dots = dot(pattern, _columns(g).to(wide), _columns(x).to(wide))
-    return dots.to(g.dtype.to_real())
+    # Unlike `dtype.to_real()`, this can be traced.
+    real = g.real.dtype
+    wide = WIDE.get(real, real)
+    pair = _columns(g).to(wide), _columns(x).to(wide)
+    if torch.compiler.is_compiling():
+        return tracing.gather_dot(pattern.crow, pattern.col, *pair).to(real)
+    return dot(pattern, *pair).to(real)
 
 
 def _check(pattern: Pattern, values: Tensor, x: Tensor) -> None:
@@ -120,7 +130,7 @@ def _check(pattern: Pattern, values: Tensor, x: Tensor) -> None:
     _check_rows(pattern, x)
     if not (x.is_floating_point() or x.is_complex()):
         raise TypeError(f"state is {x.dtype}; operators act on real or complex floating numbers")
-    real = x.dtype.to_real()
+    real = x.real.dtype
     if values.dtype not in (real, WIDE.get(real)):
         raise TypeError(
             f"operator is {values.dtype}, state is {x.dtype}: use operator.to({real}), "
