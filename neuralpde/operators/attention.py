@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from neuralpde.operators.graphs import Graphs
+from neuralpde.operators.heads import project, split
 from neuralpde.operators.operator import SparseOperator
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.product import WIDE, gather_dot
@@ -77,7 +78,8 @@ def attention(
     _check_name("normalise", normalise, NORMALISERS)
     _check_name("over", over, GROUPS)
     _check_sizes(pattern, q, k, heads, weights)
-    values = _averaged(pattern, q, k, kernel, normalise, over, heads, scale, length, weights)
+    ends = split(q, heads), split(k, heads)
+    values = _averaged(pattern, *ends, kernel, normalise, over, heads, scale, length, weights)
     graphs = Graphs(batch, num_graphs, q.device)
     ones = torch.ones(2, num_graphs, dtype=torch.float64, device=q.device)
     # A traced graph multiplies and asks for no facts, which would need numbers in the trace.
@@ -110,8 +112,7 @@ def _averaged(
     copies = pattern.copies(heads)
     group = GROUPS[over](copies)
     prior = None if weights is None else weights.to(wide).repeat(heads)
-    ends = (x.to(wide).unflatten(1, (heads, -1)).transpose(0, 1).flatten(0, 1) for x in (q, k))
-    scores = KERNELS[kernel](copies, *ends, scale, length)
+    scores = KERNELS[kernel](copies, q.to(wide), k.to(wide), scale, length)
     shares = NORMALISERS[normalise](scores, prior, group)
     mean = shares if heads == 1 else shares.view(heads, pattern.nnz).mean(0)
     return mean.to(q.dtype)
@@ -184,6 +185,30 @@ class Attention(nn.Module):
             weights=weights,
             batch=batch,
             num_graphs=num_graphs,
+        )
+
+    def values(
+        self,
+        pattern: Pattern,
+        x: Float[Tensor, "nodes channels"],
+        weights: Float[Tensor, " nnz"] | None = None,
+    ) -> Float[Tensor, " nnz"]:
+        """Return the entries alone, for one product of which nothing need be known.
+
+        >>> Attention(3, 4).values(Pattern.identity(2), torch.ones(2, 3)).tolist()
+        [1.0, 1.0]
+        """
+        return _averaged(
+            pattern,
+            project(x, self.query, self.heads),
+            project(x, self.key, self.heads),
+            self.kernel,
+            self.normalise,
+            self.over,
+            self.heads,
+            None if self.amplitude is None else self.amplitude**2,
+            1.0 if self.length is None else self.length,
+            weights,
         )
 
     def extra_repr(self) -> str:

@@ -264,21 +264,6 @@ class Pattern:
         return torch.sparse_csr_tensor(self.crow, self.col, values, size, check_invariants=False)
 
     @cached_property
-    def _blanks(self) -> dict[torch.dtype, Tensor]:
-        return {}
-
-    def blank(self, dtype: torch.dtype) -> Tensor:
-        """Return the torch CSR matrix of zeros at the entries, always the same one.
-
-        >>> Pattern.identity(2).blank(torch.float32).values().tolist()
-        [0.0, 0.0]
-        """
-        if dtype not in self._blanks:
-            zeros = torch.zeros(self.nnz, dtype=dtype, device=self.device)
-            self._blanks[dtype] = self.csr(zeros)
-        return self._blanks[dtype]
-
-    @cached_property
     def _copies(self) -> dict[int, Pattern]:
         return {1: self}
 
@@ -293,7 +278,9 @@ class Pattern:
         if count in self._copies:
             return self._copies[count]
         block = torch.arange(count, device=self.device)[:, None]
-        crow = torch.cat([(self.crow[:-1] + block * self.nnz).flatten(), block[-1] * self.nnz + self.nnz])
+        crow = torch.cat(
+            [(self.crow[:-1] + block * self.nnz).flatten(), block[-1] * self.nnz + self.nnz]
+        )
         col = (self.col + block * self.num_nodes).flatten()
         other = Pattern(crow, col, count * self.num_nodes)
         if not torch.compiler.is_compiling():

@@ -36,13 +36,16 @@ def product(matrix: Matrix, values: Tensor, x: Tensor, transposed: bool = False)
     >>> product(Matrix(Pattern.identity(1)), torch.tensor([3.0]), x).tolist()
     [(3+6j)]
     """
-    _check(matrix.pattern, values, x)
+    traced = torch.compiler.is_compiling()
+    if not traced:
+        _check_sizes(matrix.pattern, values, x)
+    _check_kinds(values, x)
     wide = WIDE.get(values.dtype, values.dtype)
     flat, values = _columns(x).to(wide), values.to(wide)
-    if torch.compiler.is_compiling():
-        pattern = matrix.pattern
-        flags = transposed, matrix.symmetric
-        y = tracing.multiply(pattern.crow, pattern.col, values, flat, *flags)
+    if traced:
+        # Nothing here asks for the number of nodes: one graph serves patterns of all sizes.
+        sets = matrix.pattern.crow, matrix.pattern.col
+        y = tracing.multiply(*sets, values, flat, transposed, matrix.symmetric)
     else:
         y = (pull if transposed else push)(matrix, values, flat)
     y = y.to(x.real.dtype)
@@ -114,20 +117,25 @@ def gather_dot(
         raise ValueError(f"rows of {tuple(g.shape)} and {tuple(x.shape)} have no dot product")
     if g.dtype != x.dtype:
         raise TypeError(f"g is {g.dtype} and x is {x.dtype}: bring one .to the dtype of the other")
-    _check_rows(pattern, g)
+    traced = torch.compiler.is_compiling()
+    if not traced:
+        _check_rows(pattern, g)
     # Unlike `dtype.to_real()`, this can be traced.
     real = g.real.dtype
     wide = WIDE.get(real, real)
     pair = _columns(g).to(wide), _columns(x).to(wide)
-    if torch.compiler.is_compiling():
+    if traced:
         return tracing.gather_dot(pattern.crow, pattern.col, *pair).to(real)
     return dot(pattern, *pair).to(real)
 
 
-def _check(pattern: Pattern, values: Tensor, x: Tensor) -> None:
+def _check_sizes(pattern: Pattern, values: Tensor, x: Tensor) -> None:
     if values.shape != (pattern.nnz,):
         raise ValueError(f"values are {tuple(values.shape)}, {pattern!r} has another number")
     _check_rows(pattern, x)
+
+
+def _check_kinds(values: Tensor, x: Tensor) -> None:
     if not (x.is_floating_point() or x.is_complex()):
         raise TypeError(f"state is {x.dtype}; operators act on real or complex floating numbers")
     real = x.real.dtype

@@ -38,7 +38,7 @@ class Segments:
         >>> Segments.rows(Pattern.identity(2)).index.tolist()
         [0, 1]
         """
-        return cls(pattern.row, pattern.num_nodes, pattern.crow)
+        return cls(pattern.row, len(pattern.crow) - 1, pattern.crow)
 
     @classmethod
     def columns(cls, pattern: Pattern) -> Segments:
@@ -47,11 +47,11 @@ class Segments:
         >>> Segments.columns(Pattern.identity(2)).index.tolist()
         [0, 1]
         """
-        return cls(pattern.col.long(), pattern.num_nodes)
+        return cls(pattern.col.long(), len(pattern.crow) - 1)
 
     def sum(self, values: Float[Tensor, " nnz"]) -> Float[Tensor, " groups"]:
         """Return the sum over each group."""
-        return values.new_zeros(self.size).index_add(0, self.index, values)
+        return values.new_zeros(self.size).scatter_add(0, self.index, values)
 
     def max(self, values: Float[Tensor, " nnz"]) -> Float[Tensor, " groups"]:
         """Return the largest value of each group, -inf of an empty one, without gradients."""
@@ -84,10 +84,15 @@ def softmax(
     [0.5, 0.5]
     """
     if torch.compiler.is_compiling() or (prior is not None and prior.requires_grad):
-        parts = torch.exp(scores - group.spread(group.max(scores)))
-        return group.shares(parts if prior is None else parts * prior)
+        return group.shares(_parts(scores, prior, group))
     shares: Tensor = _Softmax.apply(scores, prior, group)
     return shares
+
+
+def _parts(scores: Tensor, prior: Tensor | None, group: Segments) -> Tensor:
+    """`w e^(s - c)`, c the largest score of the group."""
+    parts = torch.exp(scores - group.spread(group.max(scores)))
+    return parts if prior is None else parts * prior
 
 
 class _Softmax(Function):
@@ -95,11 +100,18 @@ class _Softmax(Function):
 
     @staticmethod
     def forward(scores: Tensor, prior: Tensor | None, group: Segments) -> Tensor:
-        parts = (scores - group.spread(group.max(scores))).exp_()
+        if scores.device.type != "cpu":
+            return group.shares(_parts(scores, prior, group))
+        parts = torch.exp(scores)
         if prior is not None:
             parts *= prior
-        total = group.sum(parts)
-        return parts.div_(group.spread(torch.where(total == 0, 1.0, total)))
+        total = group.spread(group.sum(parts))
+        # Few groups need their scores shifted; the sums tell which, each for itself.
+        room = torch.finfo(total.dtype).tiny ** 0.5
+        fine = (total > room) & (total < 1.0 / room)
+        if bool(fine.all()):
+            return parts.div_(total)
+        return group.shares(torch.where(fine, parts, _parts(scores, prior, group)))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

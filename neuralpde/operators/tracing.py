@@ -17,8 +17,8 @@ from torch import Tensor
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.trilinear import Matrix, apply, dot
 
+WRONG_ROWS = "the state has another number of rows than the operator has nodes"
 MATMUL = ("matmul", "__matmul__", "__rmatmul__")
-MUL = ("mul", "__mul__", "__rmul__")
 
 
 class Traced:
@@ -27,8 +27,7 @@ class Traced:
     >>> class Double(Traced):
     ...     def __matmul__(self, x):
     ...         return x + x
-    >>> compiled = torch.compile(lambda x: Double() @ x, backend="eager", fullgraph=True)
-    >>> compiled(torch.ones(1)).tolist()
+    >>> (Double() @ torch.ones(1)).tolist()
     [2.0]
     """
 
@@ -37,11 +36,11 @@ class Traced:
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Take the products with tensors that a trace meets; all else is Python's own business."""
-        if not torch.compiler.is_compiling() or func.__name__ not in MATMUL + MUL:
+        if not torch.compiler.is_compiling() or func.__name__ not in MATMUL:
             return NotImplemented
-        # Both `A @ x` and `c * A` come with the tensor first.
+        # `A @ x` comes with the tensor first, as `x @ A` would.
         x, A = args
-        return A.__matmul__(x) if func.__name__ in MATMUL else A.__mul__(x)
+        return A.__matmul__(x)
 
 
 @torch.library.custom_op(
@@ -98,11 +97,13 @@ def gather_dot(
 
 @multiply.register_fake
 def _(crow: Tensor, col: Tensor, values: Tensor, x: Tensor, *flags: bool) -> Tensor:
+    torch._check(x.shape[0] == crow.shape[0] - 1, lambda: WRONG_ROWS)
     return x.new_empty(x.shape)
 
 
 @gather_dot.register_fake
 def _(crow: Tensor, col: Tensor, g: Tensor, x: Tensor) -> Tensor:
+    torch._check(x.shape[0] == crow.shape[0] - 1, lambda: WRONG_ROWS)
     return g.new_empty(col.shape)
 
 
