@@ -18,8 +18,8 @@ from neuralpde.operators.tracing import multiply as traced_product
 
 DOUBLE = torch.float64
 
-# Bound fields hold views of their parameters. Dynamo looks at `.grad` of whatever it meets and keeps
-# the warning about views from being shown, but not from becoming an error.
+# Bound fields hold views of their parameters. Dynamo looks at `.grad` of whatever it meets and
+# keeps the warning about views from being shown, but not from becoming an error.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
 
