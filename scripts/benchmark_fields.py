@@ -72,7 +72,7 @@ def attention_rows(name: str, graph: Graph, rounds: int) -> Iterator[Row]:
     torch.manual_seed(0)
     field = GRAND(DIMS, attention_dim=DIMS, heads=HEADS, variant="nonlinear")
     x, t = torch.randn(graph.num_nodes, DIMS, requires_grad=True), torch.tensor(0.0)
-    inputs = [x, *field.parameters()]
+    inputs, weights = [x, *field.parameters()], torch.randn(graph.num_nodes, DIMS)
     ours, theirs = field.bind(graph, x), by_torch_geometric(field, graph)
 
     def forward(f: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, ...]:
@@ -80,7 +80,7 @@ def attention_rows(name: str, graph: Graph, rounds: int) -> Iterator[Row]:
             return (f(t, x),)
 
     def both(f: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(f(t, x).square().sum(), inputs)
+        return torch.autograd.grad(f(t, x), inputs, weights)
 
     for part, work in (("forward", forward), ("forward and backward", both)):
         pairs = zip(work(ours), work(theirs), inputs, strict=False)

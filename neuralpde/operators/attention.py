@@ -200,8 +200,7 @@ class Attention(nn.Module):
         """
         return _averaged(
             pattern,
-            project(x, self.query, self.heads),
-            project(x, self.key, self.heads),
+            *project(x, self.query, self.key, self.heads),
             self.kernel,
             self.normalise,
             self.over,

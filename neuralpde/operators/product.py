@@ -45,7 +45,7 @@ def product(matrix: Matrix, values: Tensor, x: Tensor, transposed: bool = False)
     if traced:
         # Nothing here asks for the number of nodes: one graph serves patterns of all sizes.
         sets = matrix.pattern.crow, matrix.pattern.col
-        y = tracing.multiply(*sets, values, flat, transposed, matrix.symmetric)
+        y: Tensor = tracing.multiply(*sets, values, flat, transposed, matrix.symmetric)
     else:
         y = (pull if transposed else push)(matrix, values, flat)
     y = y.to(x.real.dtype)
@@ -124,9 +124,9 @@ def gather_dot(
     real = g.real.dtype
     wide = WIDE.get(real, real)
     pair = _columns(g).to(wide), _columns(x).to(wide)
-    if traced:
-        return tracing.gather_dot(pattern.crow, pattern.col, *pair).to(real)
-    return dot(pattern, *pair).to(real)
+    dots: Tensor
+    dots = tracing.gather_dot(pattern.crow, pattern.col, *pair) if traced else dot(pattern, *pair)
+    return dots.to(real)
 
 
 def _check_sizes(pattern: Pattern, values: Tensor, x: Tensor) -> None:

@@ -85,7 +85,8 @@ def softmax(
     """
     if torch.compiler.is_compiling() or (prior is not None and prior.requires_grad):
         return group.shares(_parts(scores, prior, group))
-    shares: Tensor = _Softmax.apply(scores, prior, group)
+    form: type[Function] = _Softmax
+    shares: Tensor = form.apply(scores, prior, group)
     return shares
 
 
@@ -106,11 +107,14 @@ class _Softmax(Function):
         if prior is not None:
             parts *= prior
         total = group.spread(group.sum(parts))
+        if not len(total):
+            return parts
         # Few groups need their scores shifted; the sums tell which, each for itself.
         room = torch.finfo(total.dtype).tiny ** 0.5
-        fine = (total > room) & (total < 1.0 / room)
-        if bool(fine.all()):
+        low, high = torch.aminmax(total)
+        if room < low and high < 1.0 / room:
             return parts.div_(total)
+        fine = (total > room) & (total < 1.0 / room)
         return group.shares(torch.where(fine, parts, _parts(scores, prior, group)))
 
     @staticmethod
@@ -131,4 +135,5 @@ class _Softmax(Function):
     def _derivative(ctx: Any, direction: Tensor) -> Tensor:
         (p,) = ctx.saved_tensors
         group: Segments = ctx.group
-        return p * (direction - group.spread(group.sum(p * direction)))
+        found: Tensor = p * (direction - group.spread(group.sum(p * direction)))
+        return found
