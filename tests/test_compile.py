@@ -11,7 +11,14 @@ from torch import Tensor
 from neuralpde import Graph, catalogue
 from neuralpde.fields.field import Field, State
 from neuralpde.fields.registry import FIELDS, first_state
-from neuralpde.operators import Pattern, SparseOperator, gather_dot, multiply_transposed, products
+from neuralpde.operators import (
+    Attention,
+    Pattern,
+    SparseOperator,
+    gather_dot,
+    multiply_transposed,
+    products,
+)
 from neuralpde.operators.linear import Combination
 from neuralpde.operators.tracing import gather_dot as traced_dot
 from neuralpde.operators.tracing import multiply as traced_product
@@ -118,6 +125,14 @@ def test_operators_of_every_make_compile() -> None:
 
     for one, two in zip(compiled(everything)(x), everything(x), strict=True):
         torch.testing.assert_close(one, two)
+    attend = Attention(2, 4, heads=2, kernel="distance", normalise="squareplus", over="sender")
+    attend, pattern = attend.double(), graph.pattern
+    weights = torch.rand(pattern.nnz, dtype=DOUBLE, requires_grad=True)
+
+    def attended(x: Tensor) -> Tensor:
+        return attend(pattern, x, weights=weights, batch=batch, num_graphs=2) @ x
+
+    torch.testing.assert_close(compiled(attended)(x), attended(x))
     half = L.to(torch.bfloat16)
     y = compiled(lambda x: half @ x)(x.bfloat16())
     assert y.dtype is torch.bfloat16

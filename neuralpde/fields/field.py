@@ -27,8 +27,8 @@ class Field(nn.Module):
     of second order, x'' = force(t, x) - damping x', gives `force` and `damping` instead.
 
     A bound field compiles in one piece, `torch.compile(bound, fullgraph=True)`, if what it calls
-    does: `rest` may multiply with operators, which are made in `prepare`. All fields share this
-    `forward`; for many of them in one process add `isolate_recompiles=True`.
+    does: `rest` may multiply with operators, which are made in `prepare`. Fields share `forward`,
+    and dynamo keeps few compilations of one function; `isolate_recompiles=True` counts them apart.
 
     Attributes:
         order: 2 when the state is a pair (position, velocity).

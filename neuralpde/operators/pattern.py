@@ -54,6 +54,7 @@ class Pattern:
         wide = max(num_nodes, col.numel()) >= torch.iinfo(torch.int32).max
         index = torch.int64 if wide else torch.int32
         self.crow, self.col, self.num_nodes = crow.to(index), col.to(index), num_nodes
+        self._copies: dict[int, Pattern] = {}
         if not torch.compiler.is_compiling():
             _LIVING.setdefault((self.crow.data_ptr(), self.col.data_ptr()), self)
 
@@ -263,10 +264,6 @@ class Pattern:
         size = (self.num_nodes, self.num_nodes)
         return torch.sparse_csr_tensor(self.crow, self.col, values, size, check_invariants=False)
 
-    @cached_property
-    def _copies(self) -> dict[int, Pattern]:
-        return {1: self}
-
     def copies(self, count: int) -> Pattern:
         """Return the pattern of a block-diagonal matrix of `count` such blocks, always the same.
 
@@ -275,14 +272,16 @@ class Pattern:
         >>> Pattern.identity(1).copies(3).same_as(Pattern.identity(3))
         True
         """
+        if count == 1:
+            return self
         if count in self._copies:
             return self._copies[count]
         block = torch.arange(count, device=self.device)[:, None]
-        crow = torch.cat(
-            [(self.crow[:-1] + block * self.nnz).flatten(), block[-1] * self.nnz + self.nnz]
-        )
+        crow = (self.crow[:-1] + block * self.nnz).flatten()
+        crow = torch.cat([crow, crow.new_full((1,), count * self.nnz)])
         col = (self.col + block * self.num_nodes).flatten()
         other = Pattern(crow, col, count * self.num_nodes)
+        other.__dict__["row"] = (self.row + block * self.num_nodes).flatten()
         if not torch.compiler.is_compiling():
             self._copies[count] = other
         return other
