@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 from neuralpde.operators import Attention, Pattern, attention
 
@@ -217,3 +217,59 @@ def test_unknown_names_and_sizes_are_refused():
         attention(pattern, x, torch.ones(2, 3))
     with pytest.raises(ValueError, match="2 entries"):
         attention(pattern, x, x, weights=torch.ones(3))
+
+
+@pytest.mark.parametrize("over", ["receiver", "sender"])
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_groups_with_scores_beyond_all_range_leave_the_others_as_they_are(over, dtype):
+    group = torch.tensor([0, 0, 1, 1, 2, 2, 3])
+    ends = (group, torch.arange(7)) if over == "receiver" else (torch.arange(7), group)
+    pattern, slot = Pattern.from_edges(*ends, 8)
+    ones, scores = torch.ones(2, 8, 1, dtype=dtype)
+    scores[:7, 0] = torch.tensor([0.5, 1.5, 3e3, 3e3 + 1, -3e3, -3e3 - 1, 7e3])
+
+    def shares(scores):
+        pair = (ones, scores) if over == "receiver" else (scores, ones)
+        return attention(pattern, *pair, scale=1.0, over=over).values[slot]
+
+    share = torch.tensor(1.0, dtype=F64).sigmoid()
+    less, one = 1.0 - share, torch.tensor(1.0, dtype=F64)
+    expected = torch.stack([less, share, less, share, share, less, one])
+    found = shares(scores)
+    assert torch.allclose(found.double(), expected, rtol=8 * torch.finfo(dtype).eps, atol=0)
+    calm = torch.where(scores.abs() < 10, scores, 0.0)
+    assert torch.equal(shares(calm)[:2], found[:2])
+
+
+def test_softmax_is_differentiable_twice_in_both_directions():
+    pattern = sample(4)
+    q, k = (torch.randn(4, 4, dtype=F64, requires_grad=True) for _ in range(2))
+    weights = torch.rand(pattern.nnz, dtype=F64) + 0.1
+    for settings in ({}, {"weights": weights, "over": "sender"}):
+        values = lambda q, k, s=settings: attention(pattern, q, k, heads=2, **s).values  # noqa: E731
+        assert gradcheck(values, (q, k), check_forward_ad=True)
+        assert gradgradcheck(values, (q, k), check_fwd_over_rev=True)
+
+
+def test_the_layer_gives_its_entries_alone_and_is_differentiable_twice():
+    layer, pattern = Attention(3, 4, heads=2).double(), sample(4)
+    x = torch.randn(4, 3, dtype=F64, requires_grad=True)
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+
+    def values(x, *parameters):
+        named = dict(zip(names, parameters, strict=True))
+        call = torch.func.functional_call
+        return call(_Entries(layer), {f"layer.{n}": p for n, p in named.items()}, (pattern, x))
+
+    assert torch.allclose(values(x, *parameters), layer(pattern, x).values, rtol=0, atol=1e-15)
+    assert gradcheck(values, (x, *parameters), check_forward_ad=True)
+    assert gradgradcheck(values, (x, *parameters))
+
+
+class _Entries(torch.nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, pattern, x):
+        return self.layer.values(pattern, x)

@@ -112,6 +112,19 @@ def test_patterns_of_other_sizes_do_not_unite():
 @pytest.mark.parametrize("through", [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
 def test_patterns_survive_copying_after_use(through):
     pattern, _ = Pattern.from_edges(torch.tensor([0, 2]), torch.tensor([1, 1]), 3)
-    pattern.blank(torch.float64)
     assert through(pattern).same_as(pattern)
     assert through(pattern).T.same_as(pattern.T)
+
+
+@pytest.mark.parametrize("edges", [([0, 2, 2], [1, 0, 2]), ([], [])])
+def test_copies_are_the_blocks_of_a_block_diagonal_matrix(edges):
+    row, col = (torch.tensor(ends, dtype=torch.int64) for ends in edges)
+    pattern, _ = Pattern.from_edges(row, col, 3)
+    copies = pattern.copies(3)
+    values = torch.randn(3, pattern.nnz)
+    blocks = [pattern.csr(block).to_dense() for block in values]
+    assert torch.equal(copies.csr(values.flatten()).to_dense(), torch.block_diag(*blocks))
+    assert torch.equal(copies.row, Pattern(copies.crow, copies.col, 9).row)
+    assert copies.col.dtype == copies.crow.dtype == torch.int32
+    assert pattern.copies(3) is copies
+    assert pattern.copies(1) is pattern

@@ -105,6 +105,7 @@ SMALLEST = {
     "solve_graph_pde.py": Smallest(("--graph", "grid:6x6", "--t", "1"), assert_heat_run),
     "benchmark.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_bundles.py": Smallest(("--smoke",), assert_benchmark_run),
+    "benchmark_fields.py": Smallest((), assert_benchmark_run),
     "benchmark_energy.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_stiff.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_peers.py": Smallest(("--smoke",), assert_benchmark_run),

@@ -27,6 +27,10 @@ class Field(nn.Module):
     tensor; `x` has shape `[nodes, channels]` (any trailing shape, or a tuple of tensors). A field
     of second order, x'' = force(t, x) - damping x', gives `force` and `damping` instead.
 
+    A bound field compiles in one piece, `torch.compile(bound, fullgraph=True)`, if what it calls
+    does: `rest` may multiply with operators, which are made in `prepare`. Fields share `forward`,
+    and dynamo keeps few compilations of one function; `isolate_recompiles=True` counts them apart.
+
     Attributes:
         order: 2 when the state is a pair (position, velocity).
         stalk: Dims of a stalk where the state is `[nodes, stalk, channels]`; else None.

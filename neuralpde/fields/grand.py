@@ -11,7 +11,7 @@ from neuralpde.fields.constants import hold
 from neuralpde.fields.field import Field, State
 from neuralpde.fields.prior import prior
 from neuralpde.graph import Graph
-from neuralpde.operators import Attention, Operator, SparseOperator, attention
+from neuralpde.operators import Attention, Operator, SparseOperator, attention, multiply
 from solvers.failure import unknown_name
 
 VARIANTS = ("linear", "nonlinear", "mixed")
@@ -170,7 +170,9 @@ class GRAND(Field):
     def prepare(self, graph: Graph, x0: State) -> None:
         """Complete the pattern by self-loops; freeze attention and source."""
         x0 = self._checked(x0)
-        self.pattern, self.prior = prior(graph, self.self_loops, self.over)
+        self.pattern, weights = prior(graph, self.self_loops, self.over)
+        self.prior = None if bool((weights == 1).all()) else weights
+        self.pattern.copies(self.attention.heads)
         if self.beta is not None:
             self.source = self.beta * (x0.detach() if self.paper else x0)
         if self.variant == "nonlinear":
@@ -185,7 +187,10 @@ class GRAND(Field):
 
     def rest(self, t: Tensor, x: Tensor) -> Tensor:
         """The nonlinear variant: a (A(x) x - x)."""
-        return self.rate * (self._attend(x) @ x - x)
+        # As one matrix a (A - I): entries are fewer than the numbers of a state.
+        values = self.rate * self.attention.values(self.pattern, x, weights=self.prior)
+        loss = self.rate * x.new_ones(len(x))
+        return multiply(self.pattern, values.index_add(0, self.pattern.diagonal, -loss), x)
 
     def _attend(self, x: Tensor) -> SparseOperator:
         graph = self.graph

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from neuralpde.operators.graphs import Graphs
+from neuralpde.operators.heads import project, split
 from neuralpde.operators.operator import SparseOperator
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.product import WIDE, gather_dot
+from neuralpde.operators.segments import Segments, softmax
 from neuralpde.operators.sinkhorn import columns_hold, doubly_stochastic, is_symmetric
 from neuralpde.operators.tags import Tags
-
-
-@dataclass(frozen=True)
-class _Group:
-    """The entries that share a normalisation: those of one receiver, or those of one sender."""
-
-    index: Tensor
-    size: int
-    pattern: Pattern
-
-    def sum(self, values: Tensor) -> Tensor:
-        return values.new_zeros(self.size).index_add(0, self.index, values)
-
-    def max(self, values: Tensor) -> Tensor:
-        least = values.new_full((self.size,), -torch.inf)
-        return least.scatter_reduce(0, self.index, values, "amax")
 
 
 def attention(
@@ -100,23 +85,18 @@ def attention(
     """
     _check_name("kernel", kernel, KERNELS)
     _check_name("normalise", normalise, NORMALISERS)
-    _check_name("over", over, ("receiver", "sender"))
+    _check_name("over", over, GROUPS)
     _check_sizes(pattern, q, k, heads, weights)
-    wide = WIDE.get(q.dtype, q.dtype)
+    ends = split(q, heads), split(k, heads)
+    values = _averaged(pattern, *ends, kernel, normalise, over, heads, scale, length, weights)
     graphs = Graphs(batch, num_graphs, q.device)
-    index = pattern.row if over == "receiver" else pattern.col.long()
-    group = _Group(index, pattern.num_nodes, pattern)
-    prior = None if weights is None else weights.to(wide)
-    pairs = zip(q.to(wide).chunk(heads, 1), k.to(wide).chunk(heads, 1), strict=True)
-    total = q.new_zeros(pattern.nnz, dtype=wide)
-    for head_q, head_k in pairs:
-        scores = KERNELS[kernel](pattern, head_q, head_k, scale, length)
-        total = total + NORMALISERS[normalise](scores, prior, group)
-    values = (total / heads).to(q.dtype)
-    doubly = normalise == "sinkhorn" and columns_hold(pattern, values)
-    by_row = over == "receiver" or normalise == "sinkhorn"
     ones = torch.ones(2, num_graphs, dtype=torch.float64, device=q.device)
-    sums = ones if normalise == "sinkhorn" or _is_complete(pattern, over, weights, group) else None
+    # A traced graph multiplies and asks for no facts, which would need numbers in the trace.
+    asked = not torch.compiler.is_compiling()
+    scaled = normalise == "sinkhorn"
+    doubly = asked and scaled and columns_hold(pattern, values)
+    by_row = over == "receiver" or scaled
+    sums = ones if asked and (scaled or _is_complete(pattern, over, weights)) else None
     tags = Tags(
         torch.finfo(q.dtype).eps,
         symmetric=doubly and is_symmetric(pattern, values),
@@ -126,6 +106,29 @@ def attention(
         col_sum=sums if doubly or not by_row else None,
     )
     return SparseOperator.tagged(pattern, values, tags, graphs)
+
+
+def _averaged(
+    pattern: Pattern,
+    q: Tensor,
+    k: Tensor,
+    kernel: str,
+    normalise: str,
+    over: str,
+    heads: int,
+    scale: float | Tensor | None,
+    length: float | Tensor,
+    weights: Tensor | None,
+) -> Tensor:
+    """The entries: heads are copies of the graph side by side, all of them done at once."""
+    wide = WIDE.get(q.dtype, q.dtype)
+    copies = pattern.copies(heads)
+    group = GROUPS[over](copies)
+    prior = None if weights is None else weights.to(wide).repeat(heads)
+    scores = KERNELS[kernel](copies, q.to(wide), k.to(wide), scale, length)
+    shares = NORMALISERS[normalise](scores, prior, group)
+    mean = shares if heads == 1 else shares.view(heads, pattern.nnz).mean(0)
+    return mean.to(q.dtype)
 
 
 class Attention(nn.Module):
@@ -166,7 +169,7 @@ class Attention(nn.Module):
         super().__init__()
         _check_name("kernel", kernel, KERNELS)
         _check_name("normalise", normalise, NORMALISERS)
-        _check_name("over", over, ("receiver", "sender"))
+        _check_name("over", over, GROUPS)
         _check_heads(dim, heads)
         self.heads, self.kernel, self.normalise, self.over = heads, kernel, normalise, over
         self.query = nn.Linear(channels, dim)
@@ -199,6 +202,34 @@ class Attention(nn.Module):
             weights=weights,
             batch=batch,
             num_graphs=num_graphs,
+        )
+
+    def values(
+        self,
+        pattern: Pattern,
+        x: Float[Tensor, "nodes channels"],
+        weights: Float[Tensor, " nnz"] | None = None,
+    ) -> Float[Tensor, " nnz"]:
+        """Return the entries alone, for one product of which nothing need be known.
+
+        >>> Attention(3, 4).values(Pattern.identity(2), torch.ones(2, 3)).tolist()
+        [1.0, 1.0]
+        """
+        if self.key is None:
+            q = k = split(self.query(x), self.heads)
+        else:
+            q, k = project(x, self.query, self.key, self.heads)
+        return _averaged(
+            pattern,
+            q,
+            k,
+            self.kernel,
+            self.normalise,
+            self.over,
+            self.heads,
+            None if self.amplitude is None else self.amplitude**2,
+            1.0 if self.length is None else self.length,
+            weights,
         )
 
     def extra_repr(self) -> str:
@@ -240,29 +271,20 @@ def _directions(x: Tensor) -> Tensor:
     return x / torch.where(size > 0, size, 1.0)
 
 
-def _softmax(scores: Tensor, prior: Tensor | None, group: _Group) -> Tensor:
-    largest = group.max(scores.detach())
-    return _shares(torch.exp(scores - largest[group.index]), prior, group)
-
-
-def _squareplus(scores: Tensor, prior: Tensor | None, group: _Group) -> Tensor:
+def _squareplus(scores: Tensor, prior: Tensor | None, group: Segments) -> Tensor:
     size = torch.where(scores >= 0, scores, -scores)
     large = 0.5 * (size + (size.square() + 4.0).sqrt())
     # g(-s) = 1 / g(s), which loses no digits where s + sqrt(s^2 + 4) cancels.
-    return _shares(torch.where(scores >= 0, large, 1.0 / large), prior, group)
+    parts = torch.where(scores >= 0, large, 1.0 / large)
+    return group.shares(parts if prior is None else parts * prior)
 
 
-def _sinkhorn(scores: Tensor, prior: Tensor | None, group: _Group) -> Tensor:
+def _sinkhorn(scores: Tensor, prior: Tensor | None, group: Segments) -> Tensor:
     if prior is not None:
         there = prior > 0
         scores = torch.where(there, scores + torch.where(there, prior, 1.0).log(), -torch.inf)
+    assert group.pattern is not None
     return doubly_stochastic(group.pattern, scores)
-
-
-def _shares(parts: Tensor, prior: Tensor | None, group: _Group) -> Tensor:
-    parts = parts if prior is None else parts * prior
-    total = group.sum(parts)
-    return parts / torch.where(total > 0, total, 1.0)[group.index]
 
 
 KERNELS: dict[str, Callable[..., Tensor]] = {
@@ -271,16 +293,20 @@ KERNELS: dict[str, Callable[..., Tensor]] = {
     "pearson": _pearson,
     "distance": _distance,
 }
-NORMALISERS: dict[str, Callable[[Tensor, Tensor | None, _Group], Tensor]] = {
-    "softmax": _softmax,
+NORMALISERS: dict[str, Callable[[Tensor, Tensor | None, Segments], Tensor]] = {
+    "softmax": softmax,
     "squareplus": _squareplus,
     "sinkhorn": _sinkhorn,
 }
+GROUPS: dict[str, Callable[[Pattern], Segments]] = {
+    "receiver": Segments.rows,
+    "sender": Segments.columns,
+}
 
 
-def _is_complete(pattern: Pattern, over: str, weights: Tensor | None, group: _Group) -> bool:
+def _is_complete(pattern: Pattern, over: str, weights: Tensor | None) -> bool:
     if weights is not None:
-        return bool((group.sum(weights.detach()) > 0).all())
+        return bool((GROUPS[over](pattern).sum(weights.detach()) > 0).all())
     return pattern.every_row if over == "receiver" else pattern.every_column
 
 

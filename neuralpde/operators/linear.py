@@ -14,10 +14,11 @@ from torch import Tensor
 from neuralpde.operators.coordinates import Coordinates
 from neuralpde.operators.graphs import Graphs, Scalar
 from neuralpde.operators.tags import ROUNDING, Tags
+from neuralpde.operators.tracing import Traced
 from neuralpde.operators.units import matrix, units
 
 
-class Operator(Coordinates, ABC):
+class Operator(Coordinates, Traced, ABC):
     """A linear map `x -> A x` of states `[nodes, ...]` that keeps their shape.
 
     Operators combine: `A + B`, `A - B`, `-A`, `c * A`, `A / c`, `A.T`; what is known of them (see
@@ -267,7 +268,7 @@ class Combination(Operator):
         )
 
     def _spread(self, scalar: Scalar, x: Tensor) -> float | Tensor:
-        factor = self.graphs.spread(scalar, x.dtype.to_real())
+        factor = self.graphs.spread(scalar, x.real.dtype)
         if isinstance(factor, Tensor) and factor.dim():
             return factor.reshape(-1, *[1] * (x.dim() - 1))
         return factor

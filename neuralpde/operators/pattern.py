@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +22,9 @@ with warnings.catch_warnings():
         (0, 0),
         check_invariants=False,
     )
+
+_LIVING: WeakValueDictionary[tuple[int, int], Pattern] = WeakValueDictionary()
+"""The patterns that somebody holds, by where their index sets lie in memory."""
 
 
 class Pattern:
@@ -50,6 +54,22 @@ class Pattern:
         wide = max(num_nodes, col.numel()) >= torch.iinfo(torch.int32).max
         index = torch.int64 if wide else torch.int32
         self.crow, self.col, self.num_nodes = crow.to(index), col.to(index), num_nodes
+        self._copies: dict[int, Pattern] = {}
+        if not torch.compiler.is_compiling():
+            _LIVING.setdefault((self.crow.data_ptr(), self.col.data_ptr()), self)
+
+    @classmethod
+    def of(cls, crow: Int[Tensor, " rows"], col: Int[Tensor, " nnz"]) -> Pattern:
+        """Return the pattern that has these very index sets, not copies; a new one if none has.
+
+        >>> pattern = Pattern.identity(2)
+        >>> Pattern.of(pattern.crow, pattern.col) is pattern
+        True
+        """
+        found = _LIVING.get((crow.data_ptr(), col.data_ptr()))
+        if found is None or (len(found.crow), len(found.col)) != (len(crow), len(col)):
+            return cls(crow, col, len(crow) - 1)
+        return found
 
     @classmethod
     def from_edges(
@@ -244,20 +264,27 @@ class Pattern:
         size = (self.num_nodes, self.num_nodes)
         return torch.sparse_csr_tensor(self.crow, self.col, values, size, check_invariants=False)
 
-    @cached_property
-    def _blanks(self) -> dict[torch.dtype, Tensor]:
-        return {}
+    def copies(self, count: int) -> Pattern:
+        """Return the pattern of a block-diagonal matrix of `count` such blocks, always the same.
 
-    def blank(self, dtype: torch.dtype) -> Tensor:
-        """Return the torch CSR matrix of zeros at the entries, always the same one.
+        Entry `e` of block `b` is entry `b nnz + e`.
 
-        >>> Pattern.identity(2).blank(torch.float32).values().tolist()
-        [0.0, 0.0]
+        >>> Pattern.identity(1).copies(3).same_as(Pattern.identity(3))
+        True
         """
-        if dtype not in self._blanks:
-            zeros = torch.zeros(self.nnz, dtype=dtype, device=self.device)
-            self._blanks[dtype] = self.csr(zeros)
-        return self._blanks[dtype]
+        if count == 1:
+            return self
+        if count in self._copies:
+            return self._copies[count]
+        block = torch.arange(count, device=self.device)[:, None]
+        crow = (self.crow[:-1] + block * self.nnz).flatten()
+        crow = torch.cat([crow, crow.new_full((1,), count * self.nnz)])
+        col = (self.col + block * self.num_nodes).flatten()
+        other = Pattern(crow, col, count * self.num_nodes)
+        other.__dict__["row"] = (self.row + block * self.num_nodes).flatten()
+        if not torch.compiler.is_compiling():
+            self._copies[count] = other
+        return other
 
     @cached_property
     def _moved(self) -> dict[torch.device, Pattern]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
+from neuralpde.operators import tracing
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.trilinear import Matrix, dot, pull, push
 from solvers.products import ProductCounter, products
@@ -35,11 +36,19 @@ def product(matrix: Matrix, values: Tensor, x: Tensor, transposed: bool = False)
     >>> product(Matrix(Pattern.identity(1)), torch.tensor([3.0]), x).tolist()
     [(3+6j)]
     """
-    _check(matrix.pattern, values, x)
+    traced = torch.compiler.is_compiling()
+    if not traced:
+        _check_sizes(matrix.pattern, values, x)
+    _check_kinds(values, x)
     wide = WIDE.get(values.dtype, values.dtype)
     flat, values = _columns(x).to(wide), values.to(wide)
-    act = pull if transposed else push
-    y = act(matrix, values, flat).to(x.dtype.to_real())
+    if traced:
+        # Nothing here asks for the number of nodes: one graph serves patterns of all sizes.
+        sets = matrix.pattern.crow, matrix.pattern.col
+        y: Tensor = tracing.multiply(*sets, values, flat, transposed, matrix.symmetric)
+    else:
+        y = (pull if transposed else push)(matrix, values, flat)
+    y = y.to(x.real.dtype)
     if x.is_complex():
         return torch.view_as_complex(y.reshape(*x.shape, 2))
     return y.reshape(x.shape)
@@ -108,19 +117,28 @@ def gather_dot(
         raise ValueError(f"rows of {tuple(g.shape)} and {tuple(x.shape)} have no dot product")
     if g.dtype != x.dtype:
         raise TypeError(f"g is {g.dtype} and x is {x.dtype}: bring one .to the dtype of the other")
-    _check_rows(pattern, g)
-    wide = WIDE.get(g.dtype, g.dtype.to_real())
-    dots = dot(pattern, _columns(g).to(wide), _columns(x).to(wide))
-    return dots.to(g.dtype.to_real())
+    traced = torch.compiler.is_compiling()
+    if not traced:
+        _check_rows(pattern, g)
+    # Unlike `dtype.to_real()`, this can be traced.
+    real = g.real.dtype
+    wide = WIDE.get(real, real)
+    pair = _columns(g).to(wide), _columns(x).to(wide)
+    dots: Tensor
+    dots = tracing.gather_dot(pattern.crow, pattern.col, *pair) if traced else dot(pattern, *pair)
+    return dots.to(real)
 
 
-def _check(pattern: Pattern, values: Tensor, x: Tensor) -> None:
+def _check_sizes(pattern: Pattern, values: Tensor, x: Tensor) -> None:
     if values.shape != (pattern.nnz,):
         raise ValueError(f"values are {tuple(values.shape)}, {pattern!r} has another number")
     _check_rows(pattern, x)
+
+
+def _check_kinds(values: Tensor, x: Tensor) -> None:
     if not (x.is_floating_point() or x.is_complex()):
         raise TypeError(f"state is {x.dtype}; operators act on real or complex floating numbers")
-    real = x.dtype.to_real()
+    real = x.real.dtype
     if values.dtype not in (real, WIDE.get(real)):
         raise TypeError(
             f"operator is {values.dtype}, state is {x.dtype}: use operator.to({real}), "

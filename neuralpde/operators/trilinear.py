@@ -130,9 +130,11 @@ def dot(
     if tracked(g, x):
         return _recorded(_Dot, pattern, g, x)
     if g.device.type in SAMPLED:
-        # The blank matrix and not the operator's own: 0 times an infinite entry is no zero.
-        blank = pattern.blank(g.dtype)
-        dots: Tensor = torch.sparse.sampled_addmm(blank, g, x.T, beta=0.0).values()
+        # Zeros and not the operator's own values: 0 times an infinite entry is no zero. They are
+        # overwritten; a result of its own would get copies of the index sets first.
+        dots = g.new_zeros(pattern.nnz)
+        blank = pattern.csr(dots)
+        torch.sparse.sampled_addmm(blank, g, x.T, beta=0.0, out=blank)
         return dots
     return chunked_dot(pattern, g, x)
 
