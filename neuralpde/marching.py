@@ -99,6 +99,8 @@ class March:
             solution = advance(loop, moved_start(problem, flow), problem.leaves, grad)
         finally:
             bar.close()
+        if track is not None:
+            track.settle()
         spent = products.total - before - (0 if track is None else track.products)
         told = loop.stepper.story()
         trajectory = self._trajectory(

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralpde.energies import DirichletForm, Look, Parts
+from neuralpde.energies import DirichletForm
 from neuralpde.graph import Graph
+from neuralpde.looks import Look, Parts
 from neuralpde.watching import own_points
+from solvers.masks import some
 from solvers.moments import Preparation, curves
 from solvers.series import Series
 from solvers.trajectory import Trajectory
@@ -28,6 +30,9 @@ TRUNCATION = 0.1
 
 PRECISE = 1e-13
 """The same for small states, where more products buy more decades."""
+
+TOGETHER, MOST = 2**16, 64
+"""Entries, and states, that may wait until they are looked at together."""
 
 SMALL = 2**14
 """States of up to so many entries are read precisely, in float64: nobody notices the time."""
@@ -72,34 +77,69 @@ class EnergyTrack:
     products: int = 0
     times: list[np.ndarray] = field(default_factory=list)
     moved: list[np.ndarray] = field(default_factory=list)
-    parts: list[Look] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    _states: list[Tensor] = field(default_factory=list)
+    _slopes: list[Tensor] = field(default_factory=list)
 
     def __call__(self, t: np.ndarray, x: Any, slope: Any, moved: np.ndarray) -> None:
-        """Measure the state x (its first part) at the graphs' times."""
-        if not moved.any():
+        """Measure the state x (its first part) at the graphs' times, now or when others wait."""
+        if not some(moved):
             return
-        state = x[0]
-        known = None
-        if slope is not None and self.dissipation is not None and state.dtype == torch.float64:
-            rates = self.dissipation.to(state).expand(self.form.rows.num_graphs)
-            per_row = self.form.rows.spread(rates.cpu().numpy(), state)
-            known = slope[0] / per_row
-            if self.form.mass is not None:
-                known = known * self.form.mass.view(-1, *[1] * (state.dim() - 1))
-        self.products += known is None
+        state, waiting = x[0].detach(), len(self._states)
+        known = slope is not None and self.dissipation is not None
+        known = known and state.dtype is torch.float64
+        if waiting and known != bool(self._slopes):
+            self.settle()
+        self.products += not known
         self.times.append(t)
         self.moved.append(moved)
-        self.parts.append(self.form.look(state, known))
+        if known:
+            self._slopes.append(slope[0].detach())
+        self._states.append(state)
+        if waiting + 1 >= min(MOST, TOGETHER // max(state.numel(), 1)):
+            self.settle()
+
+    def settle(self) -> None:
+        """Look at the states that wait."""
+        states = self._states
+        # Ctrl-C may have come between the notes of one step: the state is the last of them.
+        slopes = self._slopes[: len(states)]
+        if not states:
+            return
+        scale = self._scale(states[0]) if slopes else 1.0
+        if len(states) > 1:
+            found = self.form.looks(states, slopes, scale)
+        else:
+            known = slopes[0].reshape(len(slopes[0]), -1) * scale if slopes else None
+            found = Look.stacked([self.form.look(states[0], known)])
+        looks = [*self.looks, found]
+        # One statement without a call in it: Ctrl-C finds all of it done, or nothing.
+        self.looks, self._states, self._slopes = looks, [], []
+
+    def _scale(self, state: Tensor) -> Tensor:
+        """What makes -L x, weighted by L's metric, of a slope: a column."""
+        assert self.dissipation is not None
+        rates = self.dissipation.to(state.device, torch.float64)
+        mass, batch = self.form.mass, self.form.rows.batch
+        rates = rates.expand(self.form.rows.num_graphs)
+        per_row = rates if batch is None else rates[batch]
+        return ((1.0 if mass is None else mass) / per_row).unsqueeze(1)
+
+    @property
+    def newest(self) -> Look:
+        """The look at the newest state."""
+        self.settle()
+        return self.looks[-1].last
 
     def series(self, tolerance: Tolerance, eps: float, entries: Tensor) -> dict[str, Series]:
         """The energy, the norm and the Rayleigh quotient along time."""
-        if not self.parts:
+        self.settle()
+        if not self.looks:
             return {}
-        look = Look.stacked(self.parts)
+        look = Look.joined(self.looks)
         parts = Parts(look.energy.cpu(), look.square.cpu(), look.deviation.cpu())
         floor = self.floor(parts, tolerance, eps, entries)
-        # Ctrl-C may have come between the notes of one step: the energy is the last of them.
-        count = len(self.parts)
+        count = len(parts.energy)
         moved = np.stack(self.moved[:count])
         own = [own_points(v.numpy(), moved) for v in (parts.energy, parts.square, parts.deviation)]
         times = own_points(np.stack(self.times[:count]), moved)

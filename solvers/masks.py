@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from jaxtyping import Bool
-
 import numpy as np
+from jaxtyping import Bool
 
 
 def every(mask: Bool[np.ndarray, " ones"]) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from solvers.control import Control, error_ratio, initial_step
 from solvers.flow import Flow
