@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -209,8 +209,8 @@ class DirichletForm:
             graphs.index_add_(0, self._graph_of, squares),
         )
 
-    def looks(self, states: Sequence[Tensor], slopes: Sequence[Tensor], scale: Any = 1.0) -> Look:
-        """The same of several states of one shape at once, `[looks, ...]`, and added up.
+    def looks(self, states: list[Tensor], slopes: list[Tensor], scale: Any = 1.0) -> Look:
+        """The same of several states of one shape at once, added up, `[looks, graphs]`.
 
         Small states cost calls, not arithmetic, and this takes about as many as one look.
 
@@ -220,12 +220,11 @@ class DirichletForm:
             scale: What slopes are multiplied with to be -L x; a number, or a column.
         """
         with torch.no_grad():
-            wide = torch.cat([self._flat(x) for x in states], dim=1)
+            wide = self._flat(torch.stack(states, dim=1))
             coefficients = self._coefficients(wide)
             centred = self._project(wide, coefficients)
             if slopes:
-                image = torch.cat([self._flat(slope) for slope in slopes], dim=1)
-                image.mul_(scale).mul_(-0.5)
+                image = self._flat(torch.stack(slopes, dim=1)).mul_(scale).mul_(-0.5)
             else:
                 half = self.half if self.half.dtype == wide.dtype else self.half.to(wide.dtype)
                 image = half.addmm_(wide, centred)
@@ -236,7 +235,7 @@ class DirichletForm:
                 _each(image.mul_(centred), count, rows.batch, rows.num_graphs),
                 _each(centred.square_(), count, rows.batch, rows.num_graphs, self.mass),
                 _each(coefficients.square_(), count, groups, rows.num_graphs),
-                groups is None,
+                False,
             )
 
     def norm_alone(self, x: Tensor) -> Parts:

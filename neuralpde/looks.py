@@ -32,7 +32,7 @@ class Look:
         products: They add up to E(x) / 2.
         deviations: To |x - P x|^2.
         kernels: To |P x|^2.
-        alone: Whether there is one graph; else they are one number for each graph.
+        alone: Whether one graph has all of them; else they are one number for each graph.
     """
 
     products: Tensor
@@ -56,22 +56,23 @@ class Look:
         return self._sum(self.deviations) + self._sum(self.kernels)
 
     @property
+    def row(self) -> Look:
+        """The same, added up, as the only one of looks `[looks, graphs]`."""
+        found = (self.products, self.deviations, self.kernels)
+        return Look(*(self._sum(numbers).unsqueeze(0) for numbers in found), False)
+
+    @property
     def last(self) -> Look:
-        """The last one of looks `[looks, ...]`."""
+        """The last one of looks `[looks, graphs]`."""
         return Look(self.products[-1], self.deviations[-1], self.kernels[-1], self.alone)
 
     @classmethod
     def joined(cls, looks: Sequence[Look]) -> Look:
-        """Several looks `[looks, ...]` as one."""
+        """Several looks `[looks, graphs]` as one."""
+        if len(looks) == 1:
+            return looks[0]
         names = ("products", "deviations", "kernels")
         one, two, three = (torch.cat([getattr(look, name) for look in looks]) for name in names)
-        return cls(one, two, three, looks[0].alone)
-
-    @classmethod
-    def stacked(cls, looks: Sequence[Look]) -> Look:
-        """Many looks at states of the same shape as one, `[looks, ...]`."""
-        names = ("products", "deviations", "kernels")
-        one, two, three = (torch.stack([getattr(look, name) for look in looks]) for name in names)
         return cls(one, two, three, looks[0].alone)
 
     def _sum(self, numbers: Tensor) -> Tensor:

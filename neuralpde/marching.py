@@ -255,8 +255,7 @@ class March:
 
 def entries_per_graph(problem: Problem) -> Tensor:
     """Entries of the energy's state per graph."""
-    ones = torch.ones_like(problem.x0[0], dtype=torch.float64)
-    return problem.rows.sums((ones,)).cpu()
+    return problem.rows.entries(problem.x0[0])
 
 
 def _counts(values: np.ndarray, several: bool) -> int | tuple[int, ...]:

@@ -19,6 +19,9 @@ from solvers.moments import Preparation, curves
 from solvers.series import Series
 from solvers.trajectory import Trajectory
 
+Told = Series | Callable[[], Series]
+"""A series, or what computes it when it is first read."""
+
 POINTS = 64
 """Times across the interval at which an exact solve reports its energy."""
 
@@ -111,7 +114,7 @@ class EnergyTrack:
             found = self.form.looks(states, slopes, scale)
         else:
             known = slopes[0].reshape(len(slopes[0]), -1) * scale if slopes else None
-            found = Look.stacked([self.form.look(states[0], known)])
+            found = self.form.look(states[0], known).row
         looks = [*self.looks, found]
         # One statement without a call in it: Ctrl-C finds all of it done, or nothing.
         self.looks, self._states, self._slopes = looks, [], []
@@ -131,7 +134,7 @@ class EnergyTrack:
         self.settle()
         return self.looks[-1].last
 
-    def series(self, tolerance: Tolerance, eps: float, entries: Tensor) -> dict[str, Series]:
+    def series(self, tolerance: Tolerance, eps: float, entries: Tensor) -> dict[str, Told]:
         """The energy, the norm and the Rayleigh quotient along time."""
         self.settle()
         if not self.looks:
@@ -140,9 +143,9 @@ class EnergyTrack:
         parts = Parts(look.energy.cpu(), look.square.cpu(), look.deviation.cpu())
         floor = self.floor(parts, tolerance, eps, entries)
         count = len(parts.energy)
-        moved = np.stack(self.moved[:count])
+        moved = np.concatenate(self.moved[:count]).reshape(count, -1)
         own = [own_points(v.numpy(), moved) for v in (parts.energy, parts.square, parts.deviation)]
-        times = own_points(np.stack(self.times[:count]), moved)
+        times = own_points(np.concatenate(self.times[:count]).reshape(count, -1), moved)
         return series_of(times, Parts(*own), own_points(floor.numpy(), moved), self.form)
 
     def floor(
@@ -153,18 +156,21 @@ class EnergyTrack:
         return SAFETY * self.form.largest * (rounding + tolerance.square(parts, entries))
 
 
-def series_of(t: Tensor, parts: Parts, floor: Tensor, form: DirichletForm) -> dict[str, Series]:
-    """Energy, norm and Rayleigh quotient from the same evaluations."""
-    convention, norm = form.convention, "Frobenius norm of x"
-    norm = norm if form.mass is None else "norm of x in the metric of L"
-    safe = torch.where(parts.square > 0, parts.square, torch.nan)
-    return {
-        "energy": Series(t, parts.energy, convention, floor),
-        "norm": Series(t, parts.square.clamp(min=0).sqrt(), norm),
-        "rayleigh": Series(
-            t, parts.energy / safe, f"tr(x'Lx) / |x|^2, {convention.split(':')[0]}", floor / safe
-        ),
-    }
+def series_of(t: Tensor, parts: Parts, floor: Tensor, form: DirichletForm) -> dict[str, Told]:
+    """Energy, norm and Rayleigh quotient from the same evaluations; two of them when asked for."""
+    convention = form.convention
+
+    def norm() -> Series:
+        name = "Frobenius norm of x" if form.mass is None else "norm of x in the metric of L"
+        return Series(t, parts.square.clamp(min=0).sqrt(), name)
+
+    def rayleigh() -> Series:
+        safe = torch.where(parts.square > 0, parts.square, torch.nan)
+        name = f"tr(x'Lx) / |x|^2, {convention.split(':')[0]}"
+        return Series(t, parts.energy / safe, name, floor / safe)
+
+    energy = Series(t, parts.energy, convention, floor)
+    return {"energy": energy, "norm": norm, "rayleigh": rayleigh}
 
 
 @dataclass
@@ -197,16 +203,15 @@ class ExactEnergy:
 
         def compute(name: str) -> Callable[[], Series]:
             def found() -> Series:
-                series = self._series(states.detach())
-                trajectory._series.update(series)
-                return series[name]
+                trajectory._series.update(self._series(states.detach()))
+                return trajectory[name]
 
             return found
 
         for name in ("energy", "norm", "rayleigh"):
             trajectory._series[name] = compute(name)
 
-    def _series(self, states: Tensor) -> dict[str, Series]:
+    def _series(self, states: Tensor) -> dict[str, Told]:
         matched = self.rates is not None and not bool((self.rates < 0).any())
         # Moments know the first state better than a look at it does; only its norm is missing.
         first = self.form.norm_alone(states[0]) if matched else self.form.parts(states[0])

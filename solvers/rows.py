@@ -112,6 +112,17 @@ class Rows:
             total, count = total + _square(part), count + part.numel()
         return np.array([total / max(count, 1)])
 
+    def entries(self, part: Tensor) -> Float[Tensor, " graphs"]:
+        """Count the entries of each graph, as float64 numbers of the host.
+
+        Example:
+            >>> Rows(torch.tensor([0, 0, 1]), 2).entries(torch.ones(3, 5)).tolist()
+            [10.0, 5.0]
+        """
+        if self._nodes is None:
+            return torch.tensor([part.numel()], dtype=torch.float64)
+        return self._nodes.cpu().double() * part.shape[1:].numel()
+
     def spread(self, values: Float[np.ndarray, " graphs"], like: Tensor) -> float | Tensor:
         """Give each row the value of its graph.
 
