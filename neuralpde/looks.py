@@ -59,7 +59,8 @@ class Look:
     def row(self) -> Look:
         """The same, added up, as the only one of looks `[looks, graphs]`."""
         found = (self.products, self.deviations, self.kernels)
-        return Look(*(self._sum(numbers).unsqueeze(0) for numbers in found), False)
+        one, two, three = (self._sum(numbers).unsqueeze(0) for numbers in found)
+        return Look(one, two, three, False)
 
     @property
     def last(self) -> Look:

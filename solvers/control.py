@@ -125,7 +125,8 @@ class Control:
         history.rejected = ~(ratio <= 1)
         # fmax takes the number when the other is NaN: a NaN ratio shrinks the step. True is 1.
         factor = np.fmax(np.fmax(factor, self.shrink), ratio < 1)
-        return np.fmin(factor, self.grow)
+        bounded: Float[np.ndarray, " graphs"] = np.fmin(factor, self.grow)
+        return bounded
 
     def _remember(
         self,
@@ -238,7 +239,8 @@ def error_ratio(error: State, scale: State, rows: Rows) -> Float[Tensor, " graph
 def _ratios(error: State, scale: State, rows: Rows) -> Float[np.ndarray, " graphs"]:
     """The same as numbers of the host."""
     scaled = tuple([e / s for e, s in zip(error, scale, strict=True)])
-    return np.sqrt(rows.mean_squares(scaled))
+    ratios: Float[np.ndarray, " graphs"] = np.sqrt(rows.mean_squares(scaled))
+    return ratios
 
 
 def initial_step(

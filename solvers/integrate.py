@@ -97,7 +97,7 @@ class Loop:
         self.alive = np.ones(graphs, dtype=bool)
         none = np.zeros(graphs, dtype=int)
         tape = Tape(len(self.times), self.rows, self.replay, self.marks)
-        first = self._size(x)
+        first = self.rows.mean_squares(x)
         self.out = Run(tape, [DONE] * graphs, {}, none, none, self.t, first, first)
         self.out.tape.save_start(0, self.alive.copy(), x)
         self.crossings: Crossings | None = None
@@ -108,7 +108,7 @@ class Loop:
     def _advance(self) -> None:
         self.fx = self.flow(self.t, self.x)
         self.slope_known = True
-        blind = ~np.isfinite(self._size(self.fx))
+        blind = ~np.isfinite(self.rows.mean_squares(self.fx))
         if some(blind):
             self._fail(blind, NOT_FINITE)
         self._after(np.ones_like(self.alive))
@@ -181,7 +181,7 @@ class Loop:
 
     def _look(self, step: Step, h: np.ndarray) -> np.ndarray:
         """Fixed steps are taken as they are, as long as they are finite."""
-        size = self._size(step.x)
+        size = self.rows.mean_squares(step.x)
         self.out.largest = np.fmax(self.out.largest, size)
         lost = self.moving & ~np.isfinite(size)
         self.spoiled = some(lost)
@@ -342,9 +342,6 @@ class Loop:
     def _graph_times(self) -> np.ndarray:
         times: np.ndarray = self.t[self.clock_of]
         return times
-
-    def _size(self, x: State) -> np.ndarray:
-        return self.rows.mean_squares(x)
 
     def _covered(self) -> float:
         span, way = np.abs(self.end - self.times[0]), np.abs(self.t - self.times[0])

@@ -126,7 +126,9 @@ class Adaptive:
             return error_ratio(step.error, scale, rows).cpu().numpy()
         if self._sizes is None:
             self._sizes = Sizes(x, self.rtol, self.atol)
-        return np.sqrt(rows.mean_squares(self._sizes.scaled(step.error, x, step.x)))
+        scaled = self._sizes.scaled(step.error, x, step.x)
+        ratio: np.ndarray = np.sqrt(rows.mean_squares(scaled))
+        return ratio
 
     def _deviation_scale(self, x: State, new: State, rows: Rows) -> State:
         # atol shrinks with the deviation itself: a fixed one would drown what is left near

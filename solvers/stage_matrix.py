@@ -64,16 +64,14 @@ class StageMatrix(Generic[Name]):
             h: the step: a number, or a tensor: 0-d, or with one value per row.
             name: of the sum.
         """
-        own = not isinstance(h, Tensor)
         new = []
-        for part, (matrix, weights, flat, total) in zip(
-            x, self._sums.get(name) or self._sum(name), strict=True
-        ):
+        sums = self._sums.get(name) or self._sum(name)
+        for part, (matrix, weights, flat, total) in zip(x, sums, strict=True):
             torch.mv(matrix, weights, out=flat)
             new.append(
-                torch.add(part, total, alpha=h)
-                if own
-                else torch.addcmul(part, _column(h, part), total)
+                torch.addcmul(part, _column(h, part), total)
+                if isinstance(h, Tensor)
+                else torch.add(part, total, alpha=h)
             )
         return tuple(new)
 
