@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralpde.energies import DirichletForm, Look, Parts
+from neuralpde.energies import DirichletForm
 from neuralpde.graph import Graph
+from neuralpde.looks import Look, Parts
 from neuralpde.operators.blocks import BlockOperator
 from neuralpde.operators.bundle import BundleOperator
 from neuralpde.operators.linear import Operator
@@ -65,6 +66,9 @@ class Form(Protocol):
     def look(self, x: Tensor, slope: Tensor | None = None) -> Look:
         """The energy and squared norms, not yet summed up."""
 
+    def looks(self, states: list[Tensor], slopes: list[Tensor], scale: Any = 1.0) -> Look:
+        """The same of several states, `[looks, graphs]`; slopes times `scale` are -L x."""
+
     def parts(self, x: Tensor, slope: Tensor | None = None) -> Parts:
         """The energy and squared norms."""
 
@@ -100,7 +104,19 @@ def start_of(form: Any, graph: Graph, x0: Tensor) -> Start:
     return Start(graph.laplacian("sym"), x0, None, rooted)
 
 
-class SheafForm:
+class OneByOne:
+    """A form that looks at several states one after the other."""
+
+    look: Callable[..., Look]
+
+    def looks(self, states: list[Tensor], slopes: list[Tensor], scale: Any = 1.0) -> Look:
+        """Look at each state; see `DirichletForm.looks`."""
+        known = [slope.reshape(len(slope), -1) * scale for slope in slopes]
+        pairs = zip(states, known or [None] * len(states), strict=True)
+        return Look.joined([self.look(x, slope).row for x, slope in pairs])
+
+
+class SheafForm(OneByOne):
     """The form of a sheaf, E(x) = tr(x^T L x), the sum of |F_v x_v - F_u x_u|^2 over the edges.
 
     Its kernel are the global sections, of which nothing is known beforehand: nothing is projected
@@ -191,7 +207,7 @@ class SheafForm:
         return Start(self._laplacian(x0), x0)
 
 
-class BundleForm:
+class BundleForm(OneByOne):
     """The form of a flat bundle: the Dirichlet form of the graph, of the state in the frames.
 
     Its kernel is that of the graph, seen in the frames, and is projected out as there.

@@ -99,6 +99,8 @@ class March:
             solution = advance(loop, moved_start(problem, flow), problem.leaves, grad)
         finally:
             bar.close()
+        if track is not None:
+            track.settle()
         spent = products.total - before - (0 if track is None else track.products)
         told = loop.stepper.story()
         trajectory = self._trajectory(
@@ -253,8 +255,7 @@ class March:
 
 def entries_per_graph(problem: Problem) -> Tensor:
     """Entries of the energy's state per graph."""
-    ones = torch.ones_like(problem.x0[0], dtype=torch.float64)
-    return problem.rows.sums((ones,)).cpu()
+    return problem.rows.entries(problem.x0[0])
 
 
 def _counts(values: np.ndarray, several: bool) -> int | tuple[int, ...]:

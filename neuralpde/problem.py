@@ -257,12 +257,12 @@ def _times(t: Any, graphs: int) -> Tensor:
             f"t has {times.shape[1]} columns for {graphs} graphs; [saved, graphs] gives every "
             "graph its own times"
         )
-    with torch.no_grad():
-        if not bool(times.isfinite().all()):
-            raise ValueError("t holds nan or inf; an infinite time is a steady state: use stop=")
-        steps = times.diff(dim=0)
-        if bool((steps > 0).any()) and bool((steps < 0).any()):
-            raise ValueError("t must increase or decrease throughout; sort the save times")
+    numbers = times.detach().numpy()
+    if not np.isfinite(numbers).all():
+        raise ValueError("t holds nan or inf; an infinite time is a steady state: use stop=")
+    steps = np.diff(numbers, axis=0)
+    if (steps > 0).any() and (steps < 0).any():
+        raise ValueError("t must increase or decrease throughout; sort the save times")
     return times
 
 

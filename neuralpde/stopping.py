@@ -84,12 +84,12 @@ class EnergyReading:
 
     def newest(self) -> np.ndarray:
         """The newest energy of each graph."""
-        values: np.ndarray = self.track.parts[-1].energy.double().cpu().numpy()
+        values: np.ndarray = self.track.newest.energy.double().cpu().numpy()
         return values
 
     def error(self) -> np.ndarray:
         """How far off the newest energies may be."""
-        parts = self.track.parts[-1]
+        parts = self.track.newest
         floor = self.track.floor(parts, self.tolerance, self.eps, self.entries)
         values: np.ndarray = floor.cpu().numpy() / SAFETY
         return values

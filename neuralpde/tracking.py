@@ -10,13 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralpde.energies import Look, Parts
 from neuralpde.forms import Form, start_of
 from neuralpde.graph import Graph
+from neuralpde.looks import Look, Parts
 from neuralpde.watching import own_points
+from solvers.masks import some
 from solvers.moments import curves
 from solvers.series import Series
 from solvers.trajectory import Trajectory
+
+Told = Series | Callable[[], Series]
+"""A series, or what computes it when it is first read."""
 
 POINTS = 64
 """Times across the interval at which an exact solve reports its energy."""
@@ -29,6 +33,9 @@ TRUNCATION = 0.1
 
 PRECISE = 1e-13
 """The same for small states, where more products buy more decades."""
+
+TOGETHER, MOST = 2**16, 64
+"""Entries, and states, that may wait until they are looked at together."""
 
 SMALL = 2**14
 """States of up to so many entries are read precisely, in float64: nobody notices the time."""
@@ -73,37 +80,72 @@ class EnergyTrack:
     products: int = 0
     times: list[np.ndarray] = field(default_factory=list)
     moved: list[np.ndarray] = field(default_factory=list)
-    parts: list[Look] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    _states: list[Tensor] = field(default_factory=list)
+    _slopes: list[Tensor] = field(default_factory=list)
 
     def __call__(self, t: np.ndarray, x: Any, slope: Any, moved: np.ndarray) -> None:
-        """Measure the state x (its first part) at the graphs' times."""
-        if not moved.any():
+        """Measure the state x (its first part) at the graphs' times, now or when others wait."""
+        if not some(moved):
             return
-        state = x[0]
-        known = None
-        if slope is not None and self.dissipation is not None and state.dtype == torch.float64:
-            rates = self.dissipation.to(state).expand(self.form.rows.num_graphs)
-            per_row = self.form.rows.spread(rates.cpu().numpy(), state)
-            known = slope[0] / per_row
-            if self.form.mass is not None:
-                known = known * self.form.mass.view(-1, *[1] * (state.dim() - 1))
-        self.products += known is None
+        state, waiting = x[0].detach(), len(self._states)
+        known = slope is not None and self.dissipation is not None
+        known = known and state.dtype is torch.float64
+        if waiting and known != bool(self._slopes):
+            self.settle()
+        self.products += not known
         self.times.append(t)
         self.moved.append(moved)
-        self.parts.append(self.form.look(state, known))
+        if known:
+            self._slopes.append(slope[0].detach())
+        self._states.append(state)
+        if waiting + 1 >= min(MOST, TOGETHER // max(state.numel(), 1)):
+            self.settle()
 
-    def series(self, tolerance: Tolerance, eps: float, entries: Tensor) -> dict[str, Series]:
+    def settle(self) -> None:
+        """Look at the states that wait."""
+        states = self._states
+        # Ctrl-C may have come between the notes of one step: the state is the last of them.
+        slopes = self._slopes[: len(states)]
+        if not states:
+            return
+        scale = self._scale(states[0]) if slopes else 1.0
+        if len(states) > 1:
+            found = self.form.looks(states, slopes, scale)
+        else:
+            known = slopes[0].reshape(len(slopes[0]), -1) * scale if slopes else None
+            found = self.form.look(states[0], known).row
+        looks = [*self.looks, found]
+        # One statement without a call in it: Ctrl-C finds all of it done, or nothing.
+        self.looks, self._states, self._slopes = looks, [], []
+
+    def _scale(self, state: Tensor) -> Tensor:
+        """What makes -L x, weighted by L's metric, of a slope: a column."""
+        assert self.dissipation is not None
+        rates = self.dissipation.to(state.device, torch.float64)
+        mass, batch = self.form.mass, self.form.rows.batch
+        rates = rates.expand(self.form.rows.num_graphs)
+        per_row = rates if batch is None else rates[batch]
+        return ((1.0 if mass is None else mass) / per_row).unsqueeze(1)
+
+    @property
+    def newest(self) -> Look:
+        """The look at the newest state."""
+        self.settle()
+        return self.looks[-1].last
+
+    def series(self, tolerance: Tolerance, eps: float, entries: Tensor) -> dict[str, Told]:
         """The energy, the norm and the Rayleigh quotient along time."""
-        if not self.parts:
+        self.settle()
+        if not self.looks:
             return {}
-        look = Look.stacked(self.parts)
+        look = Look.joined(self.looks)
         parts = Parts(look.energy.cpu(), look.square.cpu(), look.deviation.cpu())
         floor = self.floor(parts, tolerance, eps, entries)
-        # Ctrl-C may have come between the notes of one step: the energy is the last of them.
-        count = len(self.parts)
-        moved = np.stack(self.moved[:count])
+        count = len(parts.energy)
+        moved = np.concatenate(self.moved[:count]).reshape(count, -1)
         own = [own_points(v.numpy(), moved) for v in (parts.energy, parts.square, parts.deviation)]
-        times = own_points(np.stack(self.times[:count]), moved)
+        times = own_points(np.concatenate(self.times[:count]).reshape(count, -1), moved)
         return series_of(times, Parts(*own), own_points(floor.numpy(), moved), self.form)
 
     def floor(
@@ -114,21 +156,23 @@ class EnergyTrack:
         return SAFETY * self.form.largest * (rounding + tolerance.square(parts, entries))
 
 
-def series_of(t: Tensor, parts: Parts, floor: Tensor, form: Form) -> dict[str, Series]:
-    """Energy, norm and Rayleigh quotient from the same evaluations."""
-    convention, norm = form.convention, "Frobenius norm of x"
-    norm = norm if form.mass is None else "norm of x in the metric of L"
+def series_of(t: Tensor, parts: Parts, floor: Tensor, form: Form) -> dict[str, Told]:
+    """Energy, norm and Rayleigh quotient from the same evaluations; two of them when asked for."""
+    convention = form.convention
     # What has overflowed is not known: a quotient by infinity would pass for zero.
     known = parts.square.isfinite() & parts.energy.isfinite()
     square, energy = (torch.where(known, y, torch.nan) for y in (parts.square, parts.energy))
-    safe = torch.where(square > 0, square, torch.nan)
-    return {
-        "energy": Series(t, energy, convention, floor),
-        "norm": Series(t, square.clamp(min=0).sqrt(), norm),
-        "rayleigh": Series(
-            t, energy / safe, f"tr(x'Lx) / |x|^2, {convention.split(':')[0]}", floor / safe
-        ),
-    }
+
+    def norm() -> Series:
+        name = "Frobenius norm of x" if form.mass is None else "norm of x in the metric of L"
+        return Series(t, square.clamp(min=0).sqrt(), name)
+
+    def rayleigh() -> Series:
+        safe = torch.where(square > 0, square, torch.nan)
+        name = f"tr(x'Lx) / |x|^2, {convention.split(':')[0]}"
+        return Series(t, energy / safe, name, floor / safe)
+
+    return {"energy": Series(t, energy, convention, floor), "norm": norm, "rayleigh": rayleigh}
 
 
 @dataclass
@@ -161,16 +205,15 @@ class ExactEnergy:
 
         def compute(name: str) -> Callable[[], Series]:
             def found() -> Series:
-                series = self._series(states.detach())
-                trajectory._series.update(series)
-                return series[name]
+                trajectory._series.update(self._series(states.detach()))
+                return trajectory[name]
 
             return found
 
         for name in ("energy", "norm", "rayleigh"):
             trajectory._series[name] = compute(name)
 
-    def _series(self, states: Tensor) -> dict[str, Series]:
+    def _series(self, states: Tensor) -> dict[str, Told]:
         matched = self.rates is not None and not bool((self.rates < 0).any())
         # Moments know the first state better than a look at it does; only its norm is missing.
         first = self.form.norm_alone(states[0]) if matched else self.form.parts(states[0])

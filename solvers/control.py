@@ -19,6 +19,9 @@ Trial = Callable[[Float[np.ndarray, " graphs"], State], State]
 # A smaller ratio says no more about the problem than this one does (Hairer and Wanner, FACOLD).
 SMALLEST_REMEMBERED_RATIO = 1e-4
 
+# Below this every factor is the largest; powers of it are finite.
+SMALLEST_RATIO = 1e-200
+
 
 @dataclass
 class History:
@@ -115,14 +118,15 @@ class Control:
         Returns:
             Factors between ``shrink`` and ``grow``.
         """
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            factor = self.safety * ratio ** (-(self.kI + self.kP + self.kD) / order)
+        safe = np.maximum(ratio, SMALLEST_RATIO)
+        factor = self.safety * safe ** (-(self.kI + self.kP + self.kD) / order)
         if self.remembers:
             return self._remember(factor, ratio, order, history)
         history.rejected = ~(ratio <= 1)
-        factor = np.where(ratio < 1, np.maximum(factor, 1.0), factor)
-        # fmax takes the number when the other is NaN: a NaN ratio shrinks the step.
-        return np.fmin(np.fmax(factor, self.shrink), self.grow)
+        # fmax takes the number when the other is NaN: a NaN ratio shrinks the step. True is 1.
+        factor = np.fmax(np.fmax(factor, self.shrink), ratio < 1)
+        bounded: Float[np.ndarray, " graphs"] = np.fmin(factor, self.grow)
+        return bounded
 
     def _remember(
         self,
@@ -232,6 +236,13 @@ def error_ratio(error: State, scale: State, rows: Rows) -> Float[Tensor, " graph
         return rows.mean_square(scaled).sqrt_()
 
 
+def _ratios(error: State, scale: State, rows: Rows) -> Float[np.ndarray, " graphs"]:
+    """The same as numbers of the host."""
+    scaled = tuple([e / s for e, s in zip(error, scale, strict=True)])
+    ratios: Float[np.ndarray, " graphs"] = np.sqrt(rows.mean_squares(scaled))
+    return ratios
+
+
 def initial_step(
     f: Trial,
     x: State,
@@ -270,15 +281,14 @@ def initial_step(
     """
     with torch.no_grad():
         scale = tolerance_scale(x, x, rtol, atol)
-        size = error_ratio(x, scale, rows).cpu().numpy()
-        speed = error_ratio(fx, scale, rows).cpu().numpy()
+        size, speed = _ratios(x, scale, rows), _ratios(fx, scale, rows)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             slow = (size < 1e-5) | (speed < 1e-5)
             trial = np.where(slow, 1e-6, 0.01 * size / speed)
             trial = np.copysign(np.minimum(trial, np.abs(span)), span)
             there = f(trial, combine(x, rows.spread(trial, x[0]), (1.0,), (fx,)))
-            change = combine(None, 1.0, (1.0, -1.0), (there, fx))
-            bend = error_ratio(change, scale, rows).cpu().numpy() / np.abs(trial)
+            change = tuple(new - old for new, old in zip(there, fx, strict=True))
+            bend = _ratios(change, scale, rows) / np.abs(trial)
             flat = (speed <= 1e-15) & (bend <= 1e-15)
             step = np.where(
                 flat,

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from solvers.rows import State
-from solvers.stepper import Stage, Step, Stepper
+from solvers.flow import Flow
+from solvers.rows import Rows, State
+from solvers.stage_matrix import HALF, StageMatrix
+from solvers.stepper import Accuracy, Stage, Step, Stepper
 from solvers.tableaus import TABLEAUS, Tableau
+
+LONG, SMALL = 3, 2**13
+"""Where a matrix of derivatives pays: more than so many terms per stage, and no more entries.
+
+Its products are few, but not made for matrices as long as a large state.
+"""
 
 
 def combine(
@@ -48,14 +56,19 @@ class WeightedSum:
     Args:
         weights: one number per derivative; at least one is not zero.
 
+    Attributes:
+        weights: as given.
+        terms: how many of them are not zero.
+
     Example:
         >>> WeightedSum((0.0, 2.0))(None, 0.5, ((torch.ones(1),), (torch.tensor([3.0]),)))
         (tensor([3.]),)
     """
 
     def __init__(self, weights: Sequence[float]) -> None:
+        self.weights = weights
         used = sorted((-abs(w), j) for j, w in enumerate(weights) if w)
-        self._first = used[0][1]
+        self._first, self.terms = used[0][1], len(used)
         self._largest = float(weights[self._first])
         self._others = [(j, float(weights[j]) / self._largest) for _, j in used[1:]]
 
@@ -93,6 +106,18 @@ class WeightedSum:
         if x is None:
             return torch.mul(total, scale, out=out)
         return torch.add(x, total, alpha=scale, out=out)
+
+
+class Derivatives(list[State]):
+    """The derivatives of a step as the field gave them: their sums are differentiable."""
+
+    def moved(self, x: State, h: float | Tensor, name: WeightedSum) -> State:
+        """Return ``x + h sum_j w_j k_j``."""
+        return name(x, h, self)
+
+    def total(self, h: float | Tensor, name: WeightedSum) -> State:
+        """Return ``h sum_j w_j k_j``."""
+        return name(None, h, self)
 
 
 class ExplicitRungeKutta(Stepper):
@@ -143,6 +168,10 @@ class ExplicitRungeKutta(Stepper):
             self._error = WeightedSum([float(w - v) for w, v in differences])
         if tableau.mid is not None:
             self._mid = WeightedSum([float(w) for w in tableau.mid])
+        self._sums = [one for one in (*self._a, self._b, self._error, self._mid) if one is not None]
+        self._long = sum(one.terms for one in self._sums) > LONG * self.stages
+        self._begun = False
+        self._matrix: StageMatrix[WeightedSum] | None = None
 
     def __repr__(self) -> str:
         return f"ExplicitRungeKutta({self.name!r})"
@@ -161,6 +190,22 @@ class ExplicitRungeKutta(Stepper):
         other = copy(self)
         other.control = control
         return other
+
+    def begin(self, flow: Flow, rows: Rows, accuracy: Accuracy) -> Self:
+        """Return the method with room for the derivatives of one solve."""
+        own = copy(self)
+        # A step that is run again for its gradients has to be the same to the last bit.
+        own._begun = self._long and flow.dtype not in HALF and not accuracy.differentiated
+        own._matrix = None
+        return own
+
+    def _derivatives(self, x: State, fx: State) -> Derivatives | StageMatrix[WeightedSum]:
+        """What keeps the derivatives of the next step, the first of them."""
+        if not self._begun or torch.is_grad_enabled() or max(map(Tensor.numel, x)) > SMALL:
+            return Derivatives([fx])
+        if self._matrix is None:
+            self._matrix = StageMatrix({s: s.weights for s in self._sums}, self.stages, x)
+        return self._matrix.start(fx)
 
     def step(
         self,
@@ -187,19 +232,18 @@ class ExplicitRungeKutta(Stepper):
         Returns:
             The new state and what was asked for.
         """
-        ks = [fx]
-        new = x
+        ks = self._derivatives(x, fx)
+        new, slope = x, fx
         for c, weights in zip(self._c[1:], self._a, strict=True):
-            new = weights(x, h, ks)
-            ks.append(f(c, new))
+            new = ks.moved(x, h, weights)
+            slope = f(c, new)
+            ks.append(slope)
         if not self.fsal:
-            new = self._b(x, h, ks)
-        return Step(
-            x=new,
-            error=self._error(None, h, ks) if error and self._error else None,
-            f=ks[-1] if self.fsal else None,
-            mid=self._mid(x, h, ks) if mid and self._mid else None,
-        )
+            new = ks.moved(x, h, self._b)
+        half = ks.moved(x, h, self._mid) if mid and self._mid else None
+        # The last: what it returns may be written to by the next sum.
+        lost = ks.total(h, self._error) if error and self._error else None
+        return Step(new, lost, slope if self.fsal else None, half)
 
 
 @cache

@@ -15,6 +15,7 @@ from solvers.diagnosis import Breakdown
 from solvers.events import Crossings, crossings
 from solvers.failure import DONE, INTERRUPTED, MAX_STEPS, NOT_FINITE, STEP_TOO_SMALL, STOPPED
 from solvers.flow import Flow, Stages
+from solvers.masks import every, some
 from solvers.pace import Adaptive, Fixed
 from solvers.rows import Rows, State
 from solvers.stepper import Accuracy, Step, Stepper, Trouble
@@ -96,7 +97,7 @@ class Loop:
         self.alive = np.ones(graphs, dtype=bool)
         none = np.zeros(graphs, dtype=int)
         tape = Tape(len(self.times), self.rows, self.replay, self.marks)
-        first = self._size(x)
+        first = self.rows.mean_squares(x)
         self.out = Run(tape, [DONE] * graphs, {}, none, none, self.t, first, first)
         self.out.tape.save_start(0, self.alive.copy(), x)
         self.crossings: Crossings | None = None
@@ -107,8 +108,8 @@ class Loop:
     def _advance(self) -> None:
         self.fx = self.flow(self.t, self.x)
         self.slope_known = True
-        blind = ~np.isfinite(self._size(self.fx))
-        if blind.any():
+        blind = ~np.isfinite(self.rows.mean_squares(self.fx))
+        if some(blind):
             self._fail(blind, NOT_FINITE)
         self._after(np.ones_like(self.alive))
         self._save_at_start()
@@ -117,7 +118,7 @@ class Loop:
             rest = tuple(torch.zeros_like(part) for part in self.fx)
             slope = self.rows.select(self.alive, self.fx, rest)
             self.pace.start(self.flow, self.t, self.end, self.x, slope, self.stepper, self.rows)
-        while self.going.any():
+        while some(self.going):
             self._step()
             if self.report is not None:
                 self.report(self._covered())
@@ -127,7 +128,7 @@ class Loop:
 
         They would not be seen again, but what overflows in them would spoil the gradients of all.
         """
-        if len(h) == 1 and not graphs.all():
+        if len(h) == 1 and not every(graphs):
             return self.rows.spread(np.where(graphs, h, 0.0), like)
         return self.flow.clocks.spread(h, like)
 
@@ -139,7 +140,7 @@ class Loop:
         self.going: np.ndarray = alive & (self.t != self.end)
         self.moving = self.alive & self.going[self.clock_of]
         self.saves_inside = bool((self.due != self.end).any())
-        self.undisturbed = bool(self.moving.all())
+        self.undisturbed = every(self.moving)
 
     def _step(self) -> None:
         """Try one step of every clock that is still going."""
@@ -161,15 +162,17 @@ class Loop:
             moved, arrival = self._look(step, h), self.pace.landed(self.going)
         else:
             moved = self._judge(step, size)
-            arrival = np.where(size == left, target, self.t + h)
+            arrival, lands = self.t + h, size == left
+            if some(lands):
+                arrival = np.where(lands, target, arrival)
         if self.spoiled and moved.any() and torch.is_grad_enabled():
             # What overflowed in the others would come back from the tape as 0 times nan.
             step = self.take(moved[self.clock_of] & self.alive, np.where(moved, h, 0.0), plan)
         if self.crossings is not None and moved.any():
             moved = end_at_roots(self, self.crossings, step, h, arrival, moved, plan)
-        if moved.all():
-            self.accept(self.alive.copy(), step, h, arrival, plan)
-        elif moved.any():
+        if every(moved):
+            self.accept(self.alive, step, h, arrival, plan)
+        elif some(moved):
             h, arrival = np.where(moved, h, 0.0), np.where(moved, arrival, self.t)
             self.accept(moved[self.clock_of] & self.alive, step, h, arrival, plan)
         if self.tried >= self.max_steps:
@@ -178,10 +181,10 @@ class Loop:
 
     def _look(self, step: Step, h: np.ndarray) -> np.ndarray:
         """Fixed steps are taken as they are, as long as they are finite."""
-        size = self._size(step.x)
+        size = self.rows.mean_squares(step.x)
         self.out.largest = np.fmax(self.out.largest, size)
         lost = self.moving & ~np.isfinite(size)
-        self.spoiled = bool(lost.any())
+        self.spoiled = some(lost)
         if self.spoiled:
             self._fail(lost, NOT_FINITE, h)
             self.take_stock()
@@ -198,11 +201,13 @@ class Loop:
         if step.trouble is not None:
             ratio = np.where(step.trouble.struck(self.clock_of), np.inf, ratio)
         self.ratio = ratio if self.undisturbed else np.where(self.moving, ratio, 0.0)
-        worst = self.ratio if len(self.t) > 1 else self.ratio.max(keepdims=True)
+        alike = len(self.t) == len(self.ratio)
+        worst = self.ratio if alike else self.ratio.max(keepdims=True)
         accepted = self.pace.judge(worst, size, self.going, self.stepper.error_order)
         self.stepper.judged(step, accepted, size)
-        self.spoiled = not accepted.all() and not np.isfinite(self.ratio).all()
-        if not accepted.all():
+        self.spoiled = False
+        if not every(accepted):
+            self.spoiled = not np.isfinite(self.ratio).all()
             self.out.rejected = self.out.rejected + (self.moving & ~accepted[self.clock_of])
             self._give_up(accepted, size)
         return accepted
@@ -212,10 +217,11 @@ class Loop:
     ) -> None:
         """Move the clocks, write what was to be saved, and tell who watches."""
         saves: tuple[Save, ...] = ()
-        if (self.direction * (self.due - arrival) <= 0).any():
+        if some(self.direction * (self.due - arrival) <= 0):
             saves = self._saves(graphs, arrival, h)
         ends = write_saves(self.out.tape, saves, self.flow, self.t, h, self.x, self.fx, step)
-        self.out.tape.record(Move(self.t, h, graphs, saves, plan), self.x)
+        if self.replay:
+            self.out.tape.record(Move(self.t, h, graphs, saves, plan), self.x)
         if self.keep_steps:
             self.out.kept.append(Kept(float(self.t[0]), self.x, self.fx, step.mid))
         x = self.rows.select(graphs, step.x, self.x)
@@ -226,13 +232,15 @@ class Loop:
         self.sizes.append(h)
         self.out.accepted = self.out.accepted + graphs
         self._after(graphs)
-        if saves or not self.alive.all():
+        if saves or not every(self.alive):
             self.take_stock()
 
     def _after(self, graphs: np.ndarray) -> None:
         """Call the monitors and the stop conditions on the new state of these graphs."""
         if self.stop is not None and self.stop.needs_slope and not self.slope_known:
             self.fx, self.slope_known = self.flow(self.t, self.x), True
+        if self.stop is None and not self.monitors:
+            return
         times, slope = self._graph_times(), self.fx if self.slope_known else None
         for monitor in self.monitors:
             monitor(times, self.x, slope, graphs)
@@ -272,11 +280,11 @@ class Loop:
             due = (h != 0) & (self.next <= last) & (self.direction * (time - arrive) <= 0)
             if not due.any():
                 return tuple(saves)
-            for slot in np.unique(self.next[due]):
+            for slot in sorted(set(self.next[due].tolist())):
                 here = due & (self.next == slot)
                 within = np.divide(time - self.t, h, out=np.ones_like(h), where=h != 0)
                 theta = np.where(here & (time != arrive), within, 1.0)
-                saves.append(Save(int(slot), theta, here[self.clock_of] & graphs))
+                saves.append(Save(slot, theta, here[self.clock_of] & graphs))
             self.next = self.next + due
 
     def _give_up(self, accepted: np.ndarray, size: np.ndarray) -> None:
@@ -325,20 +333,15 @@ class Loop:
         """Save times equal to the start need no step."""
         self.take_stock()
         while (due := (self.due == self.t) & (self.next < len(self.times))).any():
-            for slot in np.unique(self.next[due]):
+            for slot in sorted(set(self.next[due].tolist())):
                 here = (due & (self.next == slot))[self.clock_of]
-                self.out.tape.save_start(int(slot), here, self.x)
+                self.out.tape.save_start(slot, here, self.x)
             self.next = self.next + due
             self.take_stock()
 
     def _graph_times(self) -> np.ndarray:
         times: np.ndarray = self.t[self.clock_of]
         return times
-
-    def _size(self, x: State) -> np.ndarray:
-        with torch.no_grad():
-            size: np.ndarray = self.rows.mean_square(x).cpu().numpy()
-        return size
 
     def _covered(self) -> float:
         span, way = np.abs(self.end - self.times[0]), np.abs(self.t - self.times[0])

@@ -8,14 +8,52 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from solvers.control import Control, error_ratio, initial_step
 from solvers.flow import Flow
+from solvers.masks import every, some
 from solvers.rows import Rows, State
 from solvers.stepper import Step, Stepper
 
 Deviation = Callable[[State], State]
+
+
+class Sizes:
+    """Errors in units of what is allowed, in buffers that are used again.
+
+    Fresh memory for every step would cost as much as the arithmetic.
+
+    Args:
+        x: a state.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+    """
+
+    def __init__(self, x: State, rtol: float, atol: float) -> None:
+        self.rtol, self.new = rtol, tuple(part.detach() for part in x)
+        self._before, self._after, self._work = (
+            [part.abs() for part in self.new] for _ in ("before", "after", "work")
+        )
+        real = self._work[0]
+        self._atol = real.new_tensor(max(atol, torch.finfo(real.dtype).tiny))
+
+    def scaled(self, error: State, x: State, new: State) -> State:
+        """Error / (atol + rtol max(|x|, |new|)); the next call writes to it again."""
+        if x is self.new:
+            # The new state of the last step: its size is known.
+            self._before, self._after = self._after, self._before
+        else:
+            for part, size in zip(x, self._before, strict=True):
+                torch.abs(part, out=size)
+        for e, part, before, after, work in zip(
+            error, new, self._before, self._after, self._work, strict=True
+        ):
+            torch.maximum(before, torch.abs(part, out=after), out=work)
+            torch.add(self._atol, work, alpha=self.rtol, out=work)
+            # The sign of a real error does not matter to its square.
+            torch.div(e if e.dtype is work.dtype else e.abs(), work, out=work)
+        self.new = new
+        return tuple(self._work)
 
 
 @dataclass
@@ -36,7 +74,7 @@ class Adaptive:
     adaptive = True
     _h: np.ndarray = field(init=False, repr=False)
     _history: Any = field(init=False, repr=False)
-    _work: tuple[tuple[Tensor, Tensor], ...] | None = field(init=False, default=None, repr=False)
+    _sizes: Sizes | None = field(init=False, default=None, repr=False)
     _first: np.ndarray | None = field(init=False, default=None, repr=False)
 
     def start(
@@ -64,7 +102,7 @@ class Adaptive:
         self._history = self.control.start(len(t))
         if self.deviation is not None:
             with torch.no_grad():
-                self._first = rows.mean_square(self.deviation(x)).cpu().numpy()
+                self._first = rows.mean_squares(self.deviation(x))
 
     def propose(self, left: np.ndarray) -> np.ndarray:
         """The size of the next step, given the way that is left; it lands when that is near.
@@ -73,54 +111,41 @@ class Adaptive:
         step before it undamped.
         """
         h = self._h
-        if (left > 2.0 * h).all():
+        if every(left > 2.0 * h):
             return h
         return np.where(left <= 1.01 * h, left, np.where(left < 2.0 * h, left / 2, h))
 
     def ratio(self, x: State, step: Step, rows: Rows) -> np.ndarray:
         """The error of a step in units of the tolerance, one number per graph."""
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return self.ratio(x, step, rows)
         assert step.error is not None
-        with torch.no_grad():
-            if self.deviation is None:
-                scaled = self._scaled(step.error, x, step.x)
-                return rows.mean_square(scaled).sqrt_().cpu().numpy()
+        if self.deviation is not None:
             scale = self._deviation_scale(x, step.x, rows)
             return error_ratio(step.error, scale, rows).cpu().numpy()
-
-    def _scaled(self, error: State, x: State, new: State) -> State:
-        """Error / (atol + rtol max(|x|, |new|)) in buffers that are used again.
-
-        Fresh memory for every step would cost as much as the arithmetic.
-        """
-        if self._work is None:
-            sizes = [part.detach().abs() for part in x]
-            self._work = tuple((size, torch.empty_like(size)) for size in sizes)
-        scaled = []
-        for e, before, after, (scale, work) in zip(error, x, new, self._work, strict=True):
-            torch.maximum(torch.abs(before, out=work), torch.abs(after, out=scale), out=scale)
-            scale.mul_(self.rtol).add_(max(self.atol, torch.finfo(scale.dtype).tiny))
-            # The sign of a real error does not matter to its square.
-            scaled.append(torch.div(e if e.dtype is work.dtype else e.abs(), scale, out=work))
-        return tuple(scaled)
+        if self._sizes is None:
+            self._sizes = Sizes(x, self.rtol, self.atol)
+        scaled = self._sizes.scaled(step.error, x, step.x)
+        ratio: np.ndarray = np.sqrt(rows.mean_squares(scaled))
+        return ratio
 
     def _deviation_scale(self, x: State, new: State, rows: Rows) -> State:
         # atol shrinks with the deviation itself: a fixed one would drown what is left near
         # consensus. Rounding of the whole state is the floor; no step size gets below it.
         assert self.deviation is not None
         assert self._first is not None
-        with torch.no_grad():
-            before, after = self.deviation(x), self.deviation(new)
-            now = rows.mean_square(before).cpu().numpy()
-            size = np.sqrt(rows.mean_square(x).cpu().numpy())
-            first = self._first
-            left = np.sqrt(np.divide(now, first, out=np.ones_like(now), where=first > 0))
-            finfo = torch.finfo(x[0].dtype)
-            atol = self.atol * np.minimum(left, 1.0)
-            atol = np.maximum(atol, 8 * finfo.eps * size + finfo.tiny)
-            return tuple(
-                torch.maximum(a.abs(), b.abs()) * self.rtol + rows.spread(atol, a)
-                for a, b in zip(before, after, strict=True)
-            )
+        before, after = self.deviation(x), self.deviation(new)
+        now, first = rows.mean_squares(before), self._first
+        size = np.sqrt(rows.mean_squares(x))
+        left = np.sqrt(np.divide(now, first, out=np.ones_like(now), where=first > 0))
+        finfo = torch.finfo(x[0].dtype)
+        atol = self.atol * np.minimum(left, 1.0)
+        atol = np.maximum(atol, 8 * finfo.eps * size + finfo.tiny)
+        return tuple(
+            torch.maximum(a.abs(), b.abs()) * self.rtol + rows.spread(atol, a)
+            for a, b in zip(before, after, strict=True)
+        )
 
     def judge(
         self, ratio: np.ndarray, h: np.ndarray, going: np.ndarray, order: int | np.ndarray
@@ -129,10 +154,10 @@ class Adaptive:
         accepted: np.ndarray = ratio <= 1.0
         size = h * self.control.factor(ratio, order, self._history)
         cut = accepted & (h < self._h)
-        if cut.any():
+        if some(cut):
             # A step cut short to land on a saved time says little about the next one.
             size = np.where(cut, np.maximum(size, self._h), size)
-        if going.all():
+        if every(going):
             self._h = size
             return accepted
         self._h = np.where(going, size, self._h)

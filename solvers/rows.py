@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from solvers.lines import dots, lines
+from solvers.lines import SHORT, dots, lines
+from solvers.masks import every, some
 
 State = tuple[Tensor, ...]
 """What every solver advances: the parts of a state, sharing their leading axis in a batch."""
@@ -96,6 +97,32 @@ class Rows:
         width = sum(part.shape[1:].numel() for part in parts)
         return squares / (self._nodes * width).clamp(min=1)
 
+    def mean_squares(self, parts: State) -> Float[np.ndarray, " graphs"]:
+        """Return :meth:`mean_square` without gradient, as numbers of the host.
+
+        Example:
+            >>> Rows().mean_squares((torch.tensor([[3.0, 4.0]]),))
+            array([12.5])
+        """
+        parts = tuple([part.detach() for part in parts])
+        if self._nodes is not None:
+            return self.mean_square(parts).cpu().numpy()
+        total, count = 0.0, 0
+        for part in parts:
+            total, count = total + _square(part), count + part.numel()
+        return np.array([total / max(count, 1)])
+
+    def entries(self, part: Tensor) -> Float[Tensor, " graphs"]:
+        """Count the entries of each graph, as float64 numbers of the host.
+
+        Example:
+            >>> Rows(torch.tensor([0, 0, 1]), 2).entries(torch.ones(3, 5)).tolist()
+            [10.0, 5.0]
+        """
+        if self._nodes is None:
+            return torch.tensor([part.numel()], dtype=torch.float64)
+        return self._nodes.cpu().double() * part.shape[1:].numel()
+
     def spread(self, values: Float[np.ndarray, " graphs"], like: Tensor) -> float | Tensor:
         """Give each row the value of its graph.
 
@@ -135,9 +162,9 @@ class Rows:
             >>> rows.select(np.array([True, False]), x, y)
             (tensor([0., 0., 1.]),)
         """
-        if mask.all():
+        if every(mask):
             return yes
-        if self.batch is None or not mask.any():
+        if self.batch is None or not some(mask):
             return no
         taken = torch.as_tensor(mask).to(self.batch.device)[self.batch]
         return tuple(
@@ -179,6 +206,14 @@ def _squares(part: Tensor) -> Float[Tensor, " one"]:
     real = torch.view_as_real(part.resolve_conj()) if part.is_complex() else part
     entries = lines(real.contiguous())
     return dots(entries, entries).sum(0, True, dtype=torch.float64)
+
+
+def _square(part: Tensor) -> float:
+    """The same as a number of the host, in as few calls as there can be."""
+    if part.numel() > SHORT or part.is_complex():
+        return _squares(part).item()
+    entries = part.reshape(-1)
+    return torch.dot(entries, entries).item()
 
 
 def _row_norms(part: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -34,11 +35,13 @@ class Series:
 
     def __post_init__(self) -> None:
         """Blank the values that lie below the floor."""
-        y = self.y.detach().double().cpu()
-        floor = self.floor.detach().double().cpu().expand(y.shape)
-        meaningless = ~(y > floor) & (floor > 0)
-        object.__setattr__(self, "t", self.t.detach().double().cpu())
-        object.__setattr__(self, "y", torch.where(meaningless, torch.nan, y))
+        t, y, floor = (one.detach().double().cpu() for one in (self.t, self.y, self.floor))
+        floor = floor.expand(y.shape)
+        # Short, and in the host's memory: numpy's calls are the cheaper ones.
+        values, least = y.numpy(), floor.numpy()
+        shown = np.where(~(values > least) & (least > 0), np.nan, values)
+        object.__setattr__(self, "t", t)
+        object.__setattr__(self, "y", torch.from_numpy(shown))
         object.__setattr__(self, "floor", floor)
 
     def rate(

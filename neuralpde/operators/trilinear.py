@@ -72,7 +72,7 @@ def apply(
     """
     products.total += 1
     # With beta=0 the empty buffer is never read; `matrix @ x` fills one with zeros and copies it.
-    y = x.new_empty(x.shape)
+    y = torch.empty_like(x) if x.is_contiguous() else x.new_empty(x.shape)
     return torch.addmm(y, matrix, x, beta=0.0, out=y)
 
 
@@ -84,6 +84,9 @@ def tracked(a: Tensor, b: Tensor) -> bool:
     """
     if (a.requires_grad or b.requires_grad) and torch.is_grad_enabled():
         return True
+    if forward_ad._current_level < 0:
+        # Nobody differentiates forwards: the usual case, and asking both would take a while.
+        return False
     duals = forward_ad.unpack_dual(a), forward_ad.unpack_dual(b)
     return duals[0].tangent is not None or duals[1].tangent is not None
 
