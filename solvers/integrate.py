@@ -201,10 +201,14 @@ class Loop:
         worst = self.ratio if len(self.t) > 1 else self.ratio.max(keepdims=True)
         accepted = self.pace.judge(worst, size, self.going, self.stepper.error_order)
         self.stepper.judged(step, accepted, size)
+        frozen = accepted & (self.t + self.direction * size == self.t)
+        if frozen.any():
+            # A step that passes without moving its clock is none, unless the next one is longer.
+            accepted = accepted & ~(frozen := frozen & self.pace.stuck(self.t, self.end))
         self.spoiled = not accepted.all() and not np.isfinite(self.ratio).all()
         if not accepted.all():
             self.out.rejected = self.out.rejected + (self.moving & ~accepted[self.clock_of])
-            self._give_up(accepted, size)
+            self._give_up(accepted, size, np.where(frozen, worst, np.nan))
         return accepted
 
     def accept(
@@ -279,12 +283,13 @@ class Loop:
                 saves.append(Save(int(slot), theta, here[self.clock_of] & graphs))
             self.next = self.next + due
 
-    def _give_up(self, accepted: np.ndarray, size: np.ndarray) -> None:
-        """End the graphs whose clocks cannot make a step any more."""
+    def _give_up(self, accepted: np.ndarray, size: np.ndarray, held: np.ndarray) -> None:
+        """End the graphs whose clocks cannot step any more, or are held by passing errors."""
         assert isinstance(self.pace, Adaptive)
         stuck = self.pace.stuck(self.t, self.end) & self.going & ~accepted
         if stuck.any():
-            bad = stuck[self.clock_of] & self.alive & ~(self.ratio <= 1.0)
+            culprits = ~(self.ratio <= 1.0) | (self.ratio == held[self.clock_of])
+            bad = stuck[self.clock_of] & self.alive & culprits
             word = STEP_TOO_SMALL if self.trouble is None else self.trouble.status
             self._fail(bad, word, self.direction * size)
             # The companions on the same clock start anew.
