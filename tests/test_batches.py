@@ -66,8 +66,9 @@ def test_graphs_take_the_steps_they_take_alone(solver: str) -> None:
         assert traj.stats.rejected[g] == own.stats.rejected
         points = own.stats.accepted + 1
         torch.testing.assert_close(traj.energy.t[:points, g], own.energy.t, rtol=1e-8, atol=1e-10)
+        # Energies at times that agree to 1e-8.
         torch.testing.assert_close(
-            traj.energy.y[:points, g], own.energy.y, rtol=1e-8, atol=1e-10, equal_nan=True
+            traj.energy.y[:points, g], own.energy.y, rtol=1e-7, atol=1e-9, equal_nan=True
         )
         assert traj.energy.y[points:, g].isnan().all()
         assert traj.energy.t[points:, g].isnan().all()

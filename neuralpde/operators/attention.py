@@ -202,7 +202,9 @@ def _cosine(pattern: Pattern, q: Tensor, k: Tensor, scale: Factor, length: Facto
     return scores if scale is None else scores * scale
 
 
-def _distance(pattern: Pattern, q: Tensor, k: Tensor, scale: Factor, length: Tensor) -> Tensor:
+def _distance(
+    pattern: Pattern, q: Tensor, k: Tensor, scale: Factor, length: float | Tensor
+) -> Tensor:
     q_square, k_square = q.square().sum(1), k.square().sum(1)
     squares = q_square[pattern.row] + k_square.index_select(0, pattern.col)
     apart = (squares - 2.0 * gather_dot(pattern, q, k)).clamp(min=0.0)
