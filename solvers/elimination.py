@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool
@@ -72,11 +73,33 @@ class Elimination:
             else:
                 matrices[index[0], index[1], k] = found[kept]
         self._shape = (count, size)
+        self._matrices, self._chosen = matrices, graphs
         self._factors = torch.linalg.lu_factor_ex(matrices)
         good = self._factors.info == 0
         good &= self._factors.LU.flatten(1).isfinite().all(1)
         self.regular = torch.zeros_like(graphs)
         self.regular[graphs] = good
+
+    @cached_property
+    def negative(self) -> Bool[Tensor, " graphs"]:
+        """Graphs whose matrix has an eigenvalue with a negative real part, beyond rounding.
+
+        Most are cleared by Gershgorin's discs, of rows or of columns; the others are computed.
+        """
+        size, diagonal = self._matrices.abs(), self._matrices.diagonal(dim1=1, dim2=2)
+        length = size.sum((1, 2))
+        clear = torch.zeros_like(length, dtype=torch.bool)
+        for axis in (1, 2):
+            discs = diagonal + diagonal.abs() - size.sum(axis)
+            clear |= (discs >= 0).all(1)
+        found = torch.zeros_like(clear)
+        look = length.isfinite() & ~clear
+        if bool(look.any()):
+            real = torch.linalg.eigvals(self._matrices[look].cpu()).real.amin(1).to(length)
+            found[look] = real < -100 * torch.finfo(length.dtype).eps * length[look]
+        graphs = torch.zeros_like(self._chosen)
+        graphs[self._chosen] = found
+        return graphs
 
     def solve(self, b: Matrix) -> Matrix:
         """Return ``A^-1 b``, zero in the rows of other graphs.

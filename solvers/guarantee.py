@@ -231,7 +231,7 @@ class Guarantee:
             for graph in np.flatnonzero(first + step < target):
                 start, end = first[graph], target[graph]
                 span = float(self.offsets[end, graph] - self.offsets[start, graph])
-                tail = self._tail(share, start, end, int(graph))
+                tail = self._tail(share, int(start), int(end), int(graph))
                 columns[graph] = weights(int(graph), span, tail)
             tables.append(self.series.table(columns, self.rows.batch, like))
         self.degree = max(self.degree, *(table.degree for table in tables))

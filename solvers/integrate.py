@@ -201,15 +201,17 @@ class Loop:
         if step.trouble is not None:
             ratio = np.where(step.trouble.struck(self.clock_of), np.inf, ratio)
         self.ratio = ratio if self.undisturbed else np.where(self.moving, ratio, 0.0)
-        alike = len(self.t) == len(self.ratio)
-        worst = self.ratio if alike else self.ratio.max(keepdims=True)
+        worst = self.ratio if len(self.t) == len(self.ratio) else self.ratio.max(keepdims=True)
         accepted = self.pace.judge(worst, size, self.going, self.stepper.error_order)
         self.stepper.judged(step, accepted, size)
-        self.spoiled = False
+        frozen = accepted & (self.t + self.direction * size == self.t)
+        if some(frozen):
+            # A step that passes without moving its clock is none, unless the next one is longer.
+            accepted = accepted & ~(frozen := frozen & self.pace.stuck(self.t, self.end))
+        self.spoiled = not every(accepted) and not np.isfinite(self.ratio).all()
         if not every(accepted):
-            self.spoiled = not np.isfinite(self.ratio).all()
             self.out.rejected = self.out.rejected + (self.moving & ~accepted[self.clock_of])
-            self._give_up(accepted, size)
+            self._give_up(accepted, size, np.where(frozen, worst, np.nan))
         return accepted
 
     def accept(
@@ -287,15 +289,15 @@ class Loop:
                 saves.append(Save(slot, theta, here[self.clock_of] & graphs))
             self.next = self.next + due
 
-    def _give_up(self, accepted: np.ndarray, size: np.ndarray) -> None:
-        """End the graphs whose clocks cannot make a step any more."""
+    def _give_up(self, accepted: np.ndarray, size: np.ndarray, held: np.ndarray) -> None:
+        """End the graphs whose clocks cannot step any more, or are held by passing errors."""
         assert isinstance(self.pace, Adaptive)
         stuck = self.pace.stuck(self.t, self.end) & self.going & ~accepted
         if stuck.any():
-            bad = stuck[self.clock_of] & self.alive & ~(self.ratio <= 1.0)
-            word = STEP_TOO_SMALL if self.trouble is None else self.trouble.status
-            self._fail(bad, word, self.direction * size)
-            # The companions on the same clock start anew.
+            culprits = ~(self.ratio <= 1.0) | (self.ratio == held[self.clock_of])
+            bad = stuck[self.clock_of] & self.alive & culprits
+            why = STEP_TOO_SMALL if self.trouble is None else self.trouble.status
+            self._fail(bad, why, self.direction * size)
             self.pace.recover(stuck, self.t, self.end)
             self.take_stock()
 

@@ -3,16 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from solvers.groups import Groups, Matrix
 
 Product = Callable[[Matrix], Matrix]
 Flags = Bool[Tensor, " graphs"]
+
+
+@dataclass
+class Projection:
+    """What a matrix looks like in the Krylov spaces of GMRES, one for each graph.
+
+    Attributes:
+        matrix: Hessenberg matrices, the entries below the last ones included.
+        width: how many columns of them are a graph's own.
+
+    Example:
+        >>> turn = torch.tensor([[[1.0, 2.0], [2.0, 1.0], [0.0, 0.0]]], dtype=torch.float64)
+        >>> Projection(turn, torch.tensor([2])).negative().tolist()  # eigenvalues 3 and -1
+        [True]
+    """
+
+    matrix: Float[Tensor, "graphs below columns"]
+    width: Int64[Tensor, " graphs"]
+
+    def negative(self) -> Flags:
+        """Tell which graphs show an eigenvalue with a negative real part.
+
+        That is a Ritz value nearer to an eigenvalue than to the imaginary axis: its residual is
+        smaller than its distance from there. What a space has not met it cannot show.
+        """
+        graphs, _, k = self.matrix.shape
+        if k == 0:
+            return torch.zeros(graphs, dtype=torch.bool)
+        own = torch.arange(k) < self.width.unsqueeze(1)
+        # Columns that are not a graph's own stand apart, with the eigenvalue 1.
+        square = torch.where(own.unsqueeze(2) & own.unsqueeze(1), self.matrix[:, :k], 0.0)
+        square = square + torch.diag_embed((~own).double())
+        good = square.isfinite().flatten(1).all(1) & (self.width > 0)
+        values, vectors = torch.linalg.eig(torch.where(good[:, None, None], square, 1.0))
+        last = (self.width - 1).clamp(min=0)
+        below = self.matrix[torch.arange(graphs), last + 1, last].abs().unsqueeze(1)
+        residual = below * vectors.take_along_dim(last[:, None, None], 1)[:, 0].abs()
+        return good & ((values.real < -residual) & (values.real < 0)).any(1)
 
 
 @dataclass
@@ -25,6 +63,7 @@ class Solved:
         indefinite: graphs in which a direction of no positive curvature turned up.
         residual: root mean square of the weighted residual of each graph, float64.
         products: number of products taken.
+        seen: what GMRES saw of the matrix.
     """
 
     x: Matrix
@@ -32,6 +71,7 @@ class Solved:
     indefinite: Flags
     residual: Float[Tensor, " graphs"]
     products: int
+    seen: list[Projection] = field(default_factory=list)
 
 
 def conjugate_gradients(
@@ -113,16 +153,17 @@ def gmres(
 ) -> Solved:
     """Solve ``A x = b`` for any regular A, every graph in a Krylov space of its own.
 
-    Right preconditioning, so that the residual that is made small is the true one; orthogonalised
-    twice, restarted every `restart` products.
+    Works with ``W A P^-1 W^-1`` for a preconditioner P and weights W, so that the residual that is
+    made small is the true one, weighted, and that without P the spectrum is that of A;
+    orthogonalised twice, restarted every `restart` products.
 
     Args:
         product: A as a function; it maps graphs to themselves.
         b: the right-hand side.
         tolerance: of each graph, on the root mean square of the weighted residual.
         groups: the graphs.
-        weight: positive weights of the residual, broadcasting against `b`; part of the norm that
-            is minimised.
+        weight: positive weights of the residual, broadcasting against `b`: root mean squares of
+            weighted residuals are minimised.
         preconditioner: numbers close to the diagonal of A, not zero; None for ones.
         restart: products between restarts; so many states are kept. One more checks the result.
         limit: most products, but for those checks.
@@ -141,15 +182,17 @@ def gmres(
     x, r, taken = torch.zeros_like(b), b * weight, 0
     size = groups.rms(r)[:, 0]
     stuck = torch.zeros_like(size, dtype=torch.bool)
+    seen: list[Projection] = []
     while True:
         going = ~(size <= tolerance) & size.isfinite() & ~stuck
         if not bool(going.any()) or taken >= limit:
             break
         space = _Space(groups, groups.only(going, r), size, tolerance)
         while bool(space.going.any()) and space.width < min(restart, limit - taken):
-            space.grow(product(scaled(space.last)) * weight)
+            space.grow(product(scaled(space.last / weight)) * weight)
         taken += space.width
-        x = x + scaled(space.combination())
+        seen.append(space.projection())
+        x = x + scaled(space.combination() / weight)
         before = size
         fresh = (b - product(x)) * weight
         taken += 1
@@ -157,7 +200,7 @@ def gmres(
         r = groups.select(going, fresh, r)
         # Less than a tenth gained in a whole space: more of them will not help.
         stuck = stuck | (going & ~(size <= 0.9 * before))
-    return Solved(x, size <= tolerance, torch.zeros_like(stuck), size, taken)
+    return Solved(x, size <= tolerance, torch.zeros_like(stuck), size, taken, seen)
 
 
 class _Space:
@@ -171,6 +214,7 @@ class _Space:
         self.going = norm[:, 0] > 0
         self._basis = [r * groups.spread(_reciprocal(norm), r)]
         self._columns: list[Tensor] = []
+        self._hessenberg: list[Tensor] = []
         self._rotations: list[tuple[Tensor, Tensor]] = []
         self._right = [norm[:, 0]]
         self._used = torch.zeros_like(norm[:, 0])
@@ -194,6 +238,7 @@ class _Space:
                 w = torch.addcmul(w, groups.spread(h, w), v, value=-1.0)
         norm = groups.dot(w, w).sqrt()
         below = norm[:, 0]
+        self._hessenberg.append(torch.stack([*column, below]))
         for i, (c, s) in enumerate(self._rotations):
             column[i], column[i + 1] = (
                 c * column[i] + s * column[i + 1],
@@ -213,6 +258,14 @@ class _Space:
         keep = self.going.unsqueeze(1)
         inverse = torch.where(keep, _reciprocal(norm), 0.0)
         self._basis.append(w * groups.spread(inverse, w))
+
+    def projection(self) -> Projection:
+        """What A looks like in the spaces."""
+        size = (len(self._used), self.width + 1, self.width)
+        H = torch.zeros(size, dtype=torch.float64, device=self._used.device)
+        for j, column in enumerate(self._hessenberg):
+            H[:, : j + 2, j] = column.T
+        return Projection(H.cpu(), self._used.long().cpu())
 
     def combination(self) -> Tensor:
         """The element of the spaces whose residual is smallest."""

@@ -18,7 +18,7 @@ WIDEST = 61
 """Regions of eigenvalues off the real axis are examined up to this number of stages."""
 
 
-def reach(stages: int | Int[np.ndarray, " clocks"]) -> Float[np.ndarray, " clocks"]:
+def reach(stages: int | Int[np.ndarray, "*clocks"]) -> Float[np.ndarray, "*clocks"]:
     """Compute the length of the real stability interval, ``(s^2 + s - 2) / 2``.
 
     Args:
@@ -35,7 +35,7 @@ def reach(stages: int | Int[np.ndarray, " clocks"]) -> Float[np.ndarray, " clock
         (array(5.), [14.0, 27.0])
     """
     s = np.asarray(stages, dtype=float)
-    length: Float[np.ndarray, " clocks"] = np.asarray((s * s + s - 2) / 2)
+    length: Float[np.ndarray, "*clocks"] = np.asarray((s * s + s - 2) / 2)
     return length
 
 

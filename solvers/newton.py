@@ -54,6 +54,7 @@ class Equations:
         groups: the graphs.
         moving: graphs whose step is not zero.
         target: how small the error of a stage must be, in tolerances.
+        resolving: whether a stage fails over which the field grows too fast to be followed.
     """
 
     field: Field
@@ -62,6 +63,7 @@ class Equations:
     groups: Groups
     moving: Flags
     target: float
+    resolving: bool = False
 
 
 class Newton:
@@ -75,6 +77,12 @@ class Newton:
     taken, times the distance now. Both are trusted less with every stage. Above `SLOW` the
     Jacobian is taken anew at the present point, each graph for itself.
 
+    Where an eigenvalue of s J has a real part above 1, a mode grows e-fold and more within the
+    stage. Implicit methods damp such modes: a step may follow what is unstable, and miss a jump
+    without a trace in its error estimate. Stages of adaptive solves fail there. The Jacobian that
+    is looked at is the iteration's own; as it contracts, no eigenvalue of ``I - s J`` changes sign
+    on the way to the solution's.
+
     Args:
         equations: of the step.
         seen: contraction per graph, and contraction for each tolerance of distance, `[graphs, 2]`;
@@ -86,6 +94,7 @@ class Newton:
         seen: the same as it was seen last.
         unsolved: graphs whose iteration failed to converge.
         unsolvable: graphs whose linear system could not be solved.
+        overgrown: graphs in which the field grows too fast for the step.
         text: the latest failure in words and numbers.
 
     Source:
@@ -117,7 +126,7 @@ class Newton:
         self._equations, self.seen, self._symmetric = equations, seen.double(), symmetric
         self._used = set() if used is None else used
         none = torch.zeros_like(equations.moving)
-        self.unsolved, self.unsolvable = none, none
+        self.unsolved, self.unsolvable, self.overgrown = none, none, none
         self.text = ""
         self._resolvent: Resolvent | None = None
         self._point: Tensor | None = None
@@ -131,7 +140,7 @@ class Newton:
     @property
     def lost(self) -> Flags:
         """Graphs that failed."""
-        return self.unsolved | self.unsolvable
+        return self.unsolved | self.unsolvable | self.overgrown
 
     def solve(self, c: float, right: Matrix, guess: Matrix, safe: Matrix) -> Matrix:
         """Solve one stage.
@@ -188,8 +197,17 @@ class Newton:
             last = torch.where(renew, torch.nan, size)
         else:
             self._give_up(active, size, rate)
+        if this.resolving:
+            self._look_for_growth()
         self.seen = torch.stack([rates, bends], 1).where(~self.lost.unsqueeze(1), torch.inf)
         return groups.select(self.lost, safe, y)
+
+    def _look_for_growth(self) -> None:
+        assert self._resolvent is not None
+        growing = self._equations.moving & ~self.lost & self._resolvent.growing
+        if bool(growing.any()):
+            self.overgrown = self.overgrown | growing
+            self.text = "what the field makes grow outgrows the method, d h lambda > 1,"
 
     def filtered(self, error: Matrix) -> Matrix:
         """Return ``(I - s J)^-1`` times an error estimate: what is left of its stiff part.

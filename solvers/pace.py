@@ -98,7 +98,8 @@ class Adaptive:
             flow.clocks,
             end - t,
         )
-        self._h = np.abs(first)
+        # Time has to see the first step.
+        self._h = np.maximum(np.abs(first), np.minimum(4 * _finest(t, end), np.abs(end - t)))
         self._history = self.control.start(len(t))
         if self.deviation is not None:
             with torch.no_grad():
@@ -166,13 +167,17 @@ class Adaptive:
 
     def stuck(self, t: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Clocks whose next step is lost in the rounding of their time."""
-        finest = np.spacing(np.maximum(np.abs(t), np.abs(end) * 1e-12))
-        lost: np.ndarray = self._h <= 2 * finest
+        lost: np.ndarray = self._h <= 2 * _finest(t, end)
         return lost
 
     def recover(self, clocks: np.ndarray, t: np.ndarray, end: np.ndarray) -> None:
         """Let these clocks start anew, after the graphs that held them up have ended."""
         self._h = np.where(clocks, np.abs(end - t) * 1e-3, self._h)
+
+
+def _finest(t: np.ndarray, end: np.ndarray) -> np.ndarray:
+    finest: np.ndarray = np.spacing(np.maximum(np.abs(t), np.abs(end) * 1e-12))
+    return finest
 
 
 @dataclass

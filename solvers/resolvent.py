@@ -11,7 +11,7 @@ from torch import Tensor
 from solvers.elimination import Elimination
 from solvers.groups import Groups, Matrix
 from solvers.jacobian import Jacobian
-from solvers.krylov import Solved, conjugate_gradients, gmres
+from solvers.krylov import Projection, Solved, conjugate_gradients, gmres
 
 SMALL = 100
 """Graphs with up to so many unknowns are solved by LU, unless conjugate gradients are sure."""
@@ -75,6 +75,8 @@ class Resolvent:
         if jacobian.symmetric is not None:
             symmetric = none | jacobian.symmetric
         self.symmetric = none if symmetric is None else symmetric.clone()
+        self._indefinite = none
+        self._seen: list[Projection] = []
         self._elimination: Elimination | None = None
         metric = jacobian.metric
         self._metric = None if metric is None else metric.reciprocal() if transposed else metric
@@ -121,10 +123,25 @@ class Resolvent:
                 again = chosen & ~found.reached
                 if self._jacobian.symmetric is not None:
                     again = again & found.indefinite
+                    self._indefinite = self._indefinite | (chosen & found.indefinite)
                 self.symmetric = self.symmetric & ~again
                 done = ~again
             open_ = open_ & ~(chosen & done)
         return Outcome(x, reached, residual)
+
+    @property
+    def growing(self) -> Bool[Tensor, " graphs"]:
+        """Graphs in which ``s J`` was seen to have an eigenvalue with a real part above 1.
+
+        Those solved by LU are looked at for certain. Conjugate gradients on known symmetry, and
+        GMRES by its Ritz values, show what a right-hand side has led them to.
+        """
+        growing = self._indefinite
+        if self._elimination is not None:
+            growing = growing | self._elimination.negative
+        for projection in self._seen:
+            growing = growing | projection.negative().to(growing.device)
+        return growing
 
     def _times(self, v: Matrix) -> Matrix:
         J = self._jacobian
@@ -148,9 +165,11 @@ class Resolvent:
                 preconditioner=self._diagonal,
                 metric=self._metric,
             )
-        return gmres(
+        found = gmres(
             self._times, b, tolerance, groups, weight=weight, preconditioner=self._diagonal
         )
+        self._seen.extend(found.seen)
+        return found
 
     def _directly(self, b: Matrix, graphs: Tensor) -> Matrix:
         self._used.add("LU")

@@ -209,6 +209,7 @@ class Trajectory:
             "status": self.status,
             "messages": {str(k): v for k, v in self.messages.items()},
             "interrupted": self.interrupted,
+            "span": self._span,
             "settings": self.settings,
             "conventions": conventions,
             "versions": {"torch": torch.__version__, "numpy": np.__version__},
@@ -265,6 +266,7 @@ class Trajectory:
             last=last,
             ended=ended,
             interrupted=header["interrupted"],
+            _span=None if header.get("span") is None else tuple(header["span"]),
             _series=series,
         )
 

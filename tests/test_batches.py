@@ -68,6 +68,8 @@ def test_graphs_take_the_steps_they_take_alone(solver: str) -> None:
         assert traj.stats.rejected[g] == own.stats.rejected
         points, close = own.stats.accepted + 1, {"rtol": wide * 1e-8, "atol": wide * 1e-10}
         torch.testing.assert_close(traj.energy.t[:points, g], own.energy.t, **close)
+        # Energies at times that agree to 1e-8.
+        close = {"rtol": wide * 1e-7, "atol": wide * 1e-9}
         torch.testing.assert_close(traj.energy.y[:points, g], own.energy.y, equal_nan=True, **close)
         assert traj.energy.y[points:, g].isnan().all()
         assert traj.energy.t[points:, g].isnan().all()

@@ -55,6 +55,13 @@ def test_a_blow_up_is_found_where_it_is(solver: str) -> None:
     assert traj.final.isfinite().all()
 
 
+def test_a_first_step_that_late_times_would_not_see_is_made_longer() -> None:
+    # Hairer's first step is 1e-4 here, and the spacing of numbers 2e-3.
+    late = [1e13, 1e13 + 16]
+    traj = solve(lambda t, x: 1 - x, 0 * Y0, late, solver="trbdf2", grad="none")
+    torch.testing.assert_close(traj.final, Y0, rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("how", [{"solver": "dopri5"}, {"solver": "rk4", "steps": 7}])
 @pytest.mark.parametrize("since", [0.0, 0.31])
 def test_nan_from_the_field_is_told_apart(how: dict[str, object], since: float) -> None:

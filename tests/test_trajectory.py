@@ -179,7 +179,7 @@ def test_the_final_state_is_where_it_ended() -> None:
     assert velocity.shape == (6, 2)
 
 
-def test_the_end_alone_still_knows_its_interval() -> None:
+def test_the_end_alone_still_knows_its_interval(tmp_path: Path) -> None:
     x = torch.tensor([[1.0], [2.0], [4.0], [0.0]], dtype=torch.float64)
     graph = catalogue.ring(4)
     kept = solve(Heat(), x, [0.5, 2.0], graph, save="end")
@@ -192,3 +192,6 @@ def test_the_end_alone_still_knows_its_interval() -> None:
     stepped = solve(Heat(), x, [0.5, 2.0], graph, save="end", solver="tsit5")
     with pytest.raises(ValueError, match="was not saved and only save='steps'"):
         stepped.at(1.25)
+    back = Trajectory.load(stepped.save(tmp_path / "end"))
+    with pytest.raises(ValueError, match=r"t=1\.25 was not saved and .*loaded from a file"):
+        back.at(1.25)

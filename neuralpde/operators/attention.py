@@ -257,7 +257,9 @@ def _pearson(pattern: Pattern, q: Tensor, k: Tensor, scale: Factor, length: Fact
     return _cosine(pattern, q, k, scale, length)
 
 
-def _distance(pattern: Pattern, q: Tensor, k: Tensor, scale: Factor, length: Tensor) -> Tensor:
+def _distance(
+    pattern: Pattern, q: Tensor, k: Tensor, scale: Factor, length: float | Tensor
+) -> Tensor:
     q_square, k_square = q.square().sum(1), k.square().sum(1)
     squares = q_square[pattern.row] + k_square.index_select(0, pattern.col)
     apart = (squares - 2.0 * gather_dot(pattern, q, k)).clamp(min=0.0)
