@@ -20,6 +20,9 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "fields.md"
 WHY_NO_OPERATOR = {
     "grand-nonlinear": "attention follows the state",
     "wave": "of second order: its linear force is `stiffness`",
+    "graphcon": "of second order, and its force has an activation",
+    "kuramoto": "phases pull by their sines",
+    "adgn": "an activation around all of it",
 }
 """The fields that show solvers no A x, and why they cannot."""
 
