@@ -54,14 +54,17 @@ def structure(bound: Field) -> str:
             parts.append("rest")
         found = " + ".join(parts)
     operator = bound.operator
+    unitary = operator is not None and operator.hamiltonian is not None
     if operator is not None:
         kinds = (
+            (unitary, "A = -i H, unitary"),
             (operator.self_adjoint, "A self-adjoint"),
             (operator.generator is not None, "a generator"),
         )
         found += "".join(f", {word}" for holds, word in kinds if holds)
     found += ", noise" if bound.noise is not None else ""
-    return found + (", descends" if bound.lyapunov is not None and bound.order == 1 else "")
+    descends = bound.lyapunov is not None and bound.order == 1 and not unitary
+    return found + (", descends" if descends else "")
 
 
 def row(name: str, entry: Entry) -> str:

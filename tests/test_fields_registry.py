@@ -23,6 +23,9 @@ WHY_NO_OPERATOR = {
     "varying": "it changes in time",
     "wavelets": "nonlinear between two filters",
     "wave": "of second order: its linear force is `stiffness`",
+    "graphcon": "of second order, and its force has an activation",
+    "kuramoto": "phases pull by their sines",
+    "adgn": "an activation around all of it",
 }
 """The fields that show solvers no A x, and why they cannot."""
 
