@@ -29,7 +29,7 @@ from neuralpde.fields.registry import FIELDS, first_state
 
 Row = dict[str, Any]
 HEADS, DIMS, CHANNELS = 4, 64, 32
-LIMIT_SECONDS, LIMIT_MB, CLOSE = 2.0, 2000.0, 1e-5
+LIMIT_SECONDS, LIMIT_MB, CLOSE = 2.0, 2000.0, 1e-4
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
