@@ -61,7 +61,7 @@ class Kuramoto(Field):
         norm: str = "none",
     ) -> None:
         super().__init__()
-        self.form = norm
+        self.kind = norm
         self.norm = "sym" if norm == "sym" else None
         if isinstance(omega, (int, float, Tensor)):
             hold(self, "omega", omega, dims=None)
@@ -90,7 +90,7 @@ class Kuramoto(Field):
         """Normalise the adjacency, find the frequencies."""
         if not isinstance(x0, Tensor) or x0.is_complex():
             raise TypeError("phases are one real tensor [nodes, channels]")
-        self.A = graph.adjacency(self.form)
+        self.A = graph.adjacency(self.kind)
         omega: Any = self.omega(graph, x0) if callable(self.omega) else self.omega
         if isinstance(omega, Tensor):
             omega = omega.to(x0)
@@ -130,7 +130,7 @@ class Kuramoto(Field):
 
     def extra_repr(self) -> str:
         """The arguments."""
-        return f"coupling={self.coupling!r}, norm={self.form!r}"
+        return f"coupling={self.coupling!r}, norm={self.kind!r}"
 
 
 def order_parameter(

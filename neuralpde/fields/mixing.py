@@ -34,7 +34,7 @@ class Mixing(Field):
 
     def __init__(self, channels: int, norm: str = "sym", self_loops: float = 1.0) -> None:
         super().__init__()
-        self.channels, self.form, self.self_loops = channels, norm, self_loops
+        self.channels, self.kind, self.self_loops = channels, norm, self_loops
         self.weight = nn.Parameter(torch.empty(channels, channels))
         nn.init.xavier_uniform_(self.weight)
 
@@ -43,7 +43,7 @@ class Mixing(Field):
         if not isinstance(x0, Tensor) or x0.shape[-1] != self.channels:
             got = "a tuple" if isinstance(x0, tuple) else f"{tuple(x0.shape)}"
             raise ValueError(f"the state is {got}; this field takes [nodes, {self.channels}]")
-        self.A = graph.adjacency(self.form, self.self_loops)
+        self.A = graph.adjacency(self.kind, self.self_loops)
 
     def rest(self, t: Tensor, x: Tensor) -> Tensor:
         """Messages of the neighbours, channels mixed."""
@@ -51,4 +51,4 @@ class Mixing(Field):
 
     def extra_repr(self) -> str:
         """The arguments."""
-        return f"{self.channels}, norm={self.form!r}, self_loops={self.self_loops:g}"
+        return f"{self.channels}, norm={self.kind!r}, self_loops={self.self_loops:g}"
