@@ -1,6 +1,5 @@
 """A solve that ended early is finished from its trajectory, from memory or from a file."""
 
-import math
 import os
 import signal
 import subprocess
@@ -11,14 +10,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from neuralpde import Graph, SolveFailed, SolveInterrupted, Trajectory, catalogue, solve
 from neuralpde.fields import Field, Heat, Noise, Reaction
-from neuralpde.stopping import WallTime
 from solvers import EulerMaruyama, StochasticHeun
 
 TIGHT: dict[str, Any] = {"solver": "tsit5", "rtol": 1e-10, "atol": 1e-12}
@@ -290,25 +287,6 @@ def test_a_process_that_is_killed_leaves_a_file_to_go_on_from(tmp_path: Path) ->
     torch.testing.assert_close(rest.final, whole.final, rtol=1e-8, atol=1e-10)
 
 
-def test_a_file_is_written_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "run.npz"
-    traj = solve(lambda t, x: -x, torch.ones(2).double(), 1.0, **TIGHT)
-    traj.save(path)
-    kept = path.read_bytes()
-
-    def torn(target: Any, **arrays: Any) -> None:
-        Path(target).write_bytes(b"half a f")
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(np, "savez_compressed", torn)
-    with pytest.raises(OSError, match="disk is full"):
-        traj.save(path)
-    assert path.read_bytes() == kept
-    assert [one.name for one in tmp_path.iterdir()] == ["run.npz"]
-
-
 def cases() -> dict[str, Callable[[], Trajectory]]:
     graph = catalogue.path(3)
     pair = (normal(3, 2), normal(3, 2, seed=2))
@@ -345,17 +323,3 @@ def test_partial_trajectories_are_saved_without_loss(kind: str, tmp_path: Path) 
     assert again.ended.dtype == torch.float64
     assert again.messages == traj.messages
     assert (again.status, again.interrupted) == (traj.status, False)
-
-
-def test_legs_of_wall_time_cover_the_whole_way() -> None:
-    ticks = iter(range(10**6))
-    x, t, seen = torch.ones(1).double(), torch.tensor([0.0, 3.0]).double(), []
-    while True:
-        leg = WallTime(4.0, lambda: float(next(ticks)))
-        traj = solve(lambda t, x: -x, x, t, stop=leg, **TIGHT)
-        x, t = traj.final, torch.maximum(t, traj.ended)
-        seen.append(traj.status)
-        if traj.succeeded and traj.status == "done":
-            break
-    assert len(seen) > 2
-    assert float(x) == pytest.approx(math.exp(-3.0), rel=1e-8)

@@ -158,9 +158,8 @@ class SparseOperator(Operator):
         return self._unrounded() if self._unrounded else self._cast(torch.float64, self.device)
 
     def __matmul__(self, x: Inexact[Tensor, "nodes ..."]) -> Inexact[Tensor, "nodes ..."]:
-        if torch.compiler.is_compiling():
-            return product(self._matrix, self.values, x)
         plain = x.dtype is self.dtype and x.dim() == 2 and x.shape[0] == self.num_nodes
+        plain = plain and not torch.compiler.is_compiling()
         if plain and self.dtype not in WIDE and not tracked(self.values, x):
             # The state of every solver: one call of torch, nothing else.
             return apply(self._matrix.forward(self.values), x)
