@@ -304,9 +304,8 @@ class SparseOperator(Operator):
 
     def diagonal(self) -> Float[Tensor, " nodes"]:
         """Return the diagonal entries, without gradients."""
-        found = self.pattern.diagonal
         values = torch.cat([self.values.detach(), self.values.new_zeros(1)])
-        return values[found]
+        return values[self.pattern.diagonal]
 
     def norms(self) -> tuple[Float[Tensor, " graphs"], Float[Tensor, " graphs"]]:
         """Return upper bounds of the largest row sum and column sum of moduli."""
