@@ -6,7 +6,9 @@ figure is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from neuralpde.graph import Graph
+from solvers.failure import unknown_name
 from solvers.series import Series
 from solvers.trajectory import Trajectory
 
@@ -26,6 +29,42 @@ PAGE = 170 / 25.4
 
 # Okabe and Ito's colours, told apart by colour-blind readers.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+
+LINE = 38
+"""Letters of a title that fit above a third of a page."""
+
+STEADY = 1.05
+"""Ratio of the largest to the least value below which a curve is called constant."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What of a state is drawn, and how.
+
+    Attributes:
+        of: Maps a channel to real numbers.
+        label: Name of the colours.
+        cmap: Colours.
+        limits: Values of the first and the last colour; None for those of the data.
+    """
+
+    of: Callable[[Tensor], Tensor]
+    label: str
+    cmap: str = "viridis"
+    limits: tuple[float, float] | None = None
+
+
+VIEWS = {
+    "value": View(lambda x: x.abs() if x.is_complex() else x, "state $x$"),
+    "modulus": View(torch.abs, "$|x|$"),
+    "phase": View(
+        lambda x: (x.angle() if x.is_complex() else x) % (2 * torch.pi),
+        "phase",
+        "twilight",
+        (0.0, 2 * float(torch.pi)),
+    ),
+}
+"""Views of a state: its values (moduli of complex ones), moduli, phases."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 7,
@@ -77,9 +116,13 @@ def curve(
             transform=ax.get_xaxis_transform(),
         )
     positive = y[~y.isnan()]
-    if log and len(positive) and bool((positive > 0).all()):
+    spread = float(positive.max() / positive.min()) if bool((positive > 0).any()) else 0.0
+    if 0 < spread < STEADY:
+        # What is constant shall look so.
+        ax.set_ylim(0.8 * float(positive.min()), 1.2 * float(positive.max()))
+    elif log and len(positive) and bool((positive > 0).all()):
         ax.set_yscale("log")
-        if float(positive.max() / positive.min()) > 10:
+        if spread > 10:
             ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("time $t$")
     ax.set_ylabel(label or series.convention)
@@ -101,7 +144,7 @@ def energy(trajectory: Trajectory, ax: Axes | None = None, *, fit: bool = True) 
     if series is None:
         raise ValueError("this trajectory has no energy: it was solved without a graph")
     ax = curve(series, ax, label="Dirichlet energy $E$")
-    ax.set_title(series.convention.replace("x'Lx", "$x^TLx$"), loc="left", color="0.3")
+    ax.set_title(_title(series.convention), loc="left", color="0.3")
     rate = series.rate()
     if fit and isinstance(rate, float) and np.isfinite(rate) and rate < 0:
         good = ~series.y.isnan()
@@ -128,6 +171,7 @@ def state(
     channel: int = 0,
     limits: tuple[float, float] | None = None,
     title: str = "",
+    view: str = "value",
 ) -> Axes:
     """One channel of a state on the graph's map, colours from dark to bright.
 
@@ -138,25 +182,28 @@ def state(
         channel: Which channel.
         limits: Values of the darkest and the brightest colour.
         title: Text above.
+        view: "value", "modulus" or "phase".
+
+    Raises:
+        ValueError: For an unknown view.
     """
     from matplotlib.collections import LineCollection
 
-    ax = _axes(ax)
+    ax, seen = _axes(ax), _view(view)
     pos = layout(graph)
-    real = (x.abs() if x.is_complex() else x).detach().cpu().double()
-    values = real.reshape(len(real), -1)[:, channel].numpy()
+    values = seen.of(_channel(x, channel)).double().numpy()
     source, target = graph.edge_index.cpu().numpy()
     once = source < target if not graph.directed else source != target
     lines = np.stack([pos[source[once]], pos[target[once]]], axis=1)
     ax.add_collection(LineCollection(list(lines), colors="0.8", linewidths=0.3, zorder=1))
-    low, high = limits or (float(values.min()), float(values.max()))
+    low, high = limits or seen.limits or (float(values.min()), float(values.max()))
     size = float(np.clip(1500 / max(graph.num_nodes, 1), 0.6, 30))
     ax.scatter(
         pos[:, 0],
         pos[:, 1],
         c=values,
         s=size,
-        cmap="viridis",
+        cmap=seen.cmap,
         vmin=low,
         vmax=high,
         linewidths=0,
@@ -190,7 +237,11 @@ def layout(graph: Graph) -> np.ndarray:
 
 
 def film(
-    trajectory: Trajectory, times: Sequence[float] | None = None, figure: Figure | None = None
+    trajectory: Trajectory,
+    times: Sequence[float] | None = None,
+    figure: Figure | None = None,
+    *,
+    view: str = "value",
 ) -> Figure:
     """The state on the map at several times, one colour scale for all.
 
@@ -198,38 +249,48 @@ def film(
         trajectory: A trajectory on a graph with saved states.
         times: Which times, the nearest saved ones; by default five of the saved times.
         figure: Where; a new one by default.
+        view: "value", "modulus" or "phase".
     """
     import matplotlib.pyplot as plt
 
     figure = figure or plt.figure(figsize=(PAGE, PAGE / 4), layout="constrained")
-    frames = _frames(trajectory, times)
+    frames, seen = _frames(trajectory, times), _view(view)
     axes = figure.subplots(1, len(frames), squeeze=False)[0]
-    values = torch.cat([x.reshape(len(x), -1)[:, 0] for _, x in frames])
-    limits = float(values.min()), float(values.max())
+    values = seen.of(torch.cat([_channel(x, 0) for _, x in frames]))
+    limits = seen.limits or (float(values.min()), float(values.max()))
     for ax, (t, x) in zip(axes, frames, strict=True):
-        state(trajectory.graph, x, ax, limits=limits, title=f"$t$ = {t:.3g}")
+        state(trajectory.graph, x, ax, limits=limits, title=f"$t$ = {t:.3g}", view=view)
     dots = axes[-1].collections[-1]
     bar = figure.colorbar(dots, ax=list(axes), shrink=0.7, pad=0.01, aspect=15)
-    bar.set_label("state $x$", fontsize=STYLE["font.size"])
+    bar.set_label(seen.label, fontsize=STYLE["font.size"])
     bar.ax.tick_params(labelsize=STYLE["xtick.labelsize"])
     bar.outline.set_visible(False)
     return figure
 
 
-def summary(trajectory: Trajectory) -> Figure:
-    """The one-figure report: the state on the map, over its energy, norm and Rayleigh quotient."""
+def summary(trajectory: Trajectory, *, view: str = "value") -> Figure:
+    """The one-figure report: the state on the map, over its energy, norm and Rayleigh quotient.
+
+    Args:
+        trajectory: A trajectory on a graph with saved states.
+        view: "value", "modulus" or "phase"; see `film`.
+    """
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
+    # Five frames and their colours share the width; curves get a third of it each.
+    width, height = np.ptp(layout(trajectory.graph), axis=0)
+    maps = PAGE * (0.05 + 0.18 * float(np.clip(height / max(width, 1e-12), 0.4, 1.6)))
+    curves = PAGE * 0.26
     with mpl.rc_context(STYLE):
-        figure = plt.figure(figsize=(PAGE, PAGE * 0.55), layout="constrained")
-        top, bottom = figure.subfigures(2, 1, height_ratios=[1.15, 1], squeeze=False)[:, 0]
-        film(trajectory, figure=top)
+        figure = plt.figure(figsize=(PAGE, maps + curves), layout="constrained")
+        top, bottom = figure.subfigures(2, 1, height_ratios=[maps, curves], squeeze=False)[:, 0]
+        film(trajectory, figure=top, view=view)
         axes = bottom.subplots(1, 3)
         energy(trajectory, axes[0])
         curve(trajectory["norm"], axes[1], color=GREEN, label="norm", log=False)
         curve(trajectory["rayleigh"], axes[2], color=ORANGE, label="Rayleigh quotient")
-        axes[1].set_title(trajectory["norm"].convention, loc="left", color="0.3")
+        axes[1].set_title(_title(trajectory["norm"].convention), loc="left", color="0.3")
         axes[2].set_title("tr($x^TLx$) / $|x|^2$", loc="left", color="0.3")
         axes[1].set_ylim(bottom=0)
     return figure
@@ -244,10 +305,22 @@ def _frames(trajectory: Trajectory, times: Sequence[float] | None) -> list[tuple
         picks = [round(k) for k in np.linspace(0, len(saved) - 1, min(5, len(saved)))]
     else:
         picks = [int((saved - float(t)).abs().argmin()) for t in times]
-    return [
-        (float(saved[k]), (states[k].abs() if states.is_complex() else states[k]).detach().cpu())
-        for k in dict.fromkeys(picks)
-    ]
+    return [(float(saved[k]), states[k].detach().cpu()) for k in dict.fromkeys(picks)]
+
+
+def _channel(x: Tensor, channel: int) -> Tensor:
+    return x.detach().cpu().reshape(len(x), -1)[:, channel]
+
+
+def _view(name: str) -> View:
+    if name not in VIEWS:
+        raise unknown_name("view", name, VIEWS)
+    return VIEWS[name]
+
+
+def _title(convention: str) -> str:
+    """A convention in lines that leave the neighbour its place."""
+    return fill(convention, LINE).replace("x'Lx", "$x^TLx$")
 
 
 def _axes(ax: Axes | None) -> Axes:

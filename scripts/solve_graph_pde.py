@@ -100,7 +100,7 @@ def make_field(args: argparse.Namespace, channels: int) -> fields.Field:
     return NORMED[args.field](norm=args.norm)
 
 
-def write(folder: Path, trajectory: Trajectory, settings: dict[str, object]) -> None:
+def write(folder: Path, trajectory: Trajectory, settings: dict[str, object], view: str) -> None:
     """States as npz, energies as csv, settings as json, and the figure."""
     folder.mkdir(parents=True, exist_ok=True)
     trajectory.save(folder / "trajectory.npz")
@@ -111,7 +111,7 @@ def write(folder: Path, trajectory: Trajectory, settings: dict[str, object]) -> 
         rows = zip(energy.t, energy.y, norm.y, rayleigh.y, strict=True)
         writer.writerows([f"{float(value):.10g}" for value in row] for row in rows)
     (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
-    plots.summary(trajectory).savefig(folder / "figure.png", dpi=200)
+    plots.summary(trajectory, view=view).savefig(folder / "figure.png", dpi=200)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
     name = args.graph.replace(":", "-")
     folder = args.out or Path("runs") / f"{name}-{args.field}"
     options = {key: str(value) for key, value in vars(args).items() if value is not None}
-    write(folder, trajectory, {"options": options, **trajectory.settings})
+    write(folder, trajectory, {"options": options, **trajectory.settings}, entry.view)
     print(
         f"wrote {', '.join(sorted(p.name for p in folder.iterdir()))} to {folder}/ "
         f"({time.perf_counter() - started:.1f} s)"

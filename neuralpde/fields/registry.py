@@ -52,6 +52,7 @@ class Entry:
         channels: Channels of the example; None where any number does.
         smooth: Whether f has no kinks.
         steps: Steps of a fixed grid, for fields that need one (stochastic ones).
+        view: What a picture shows of the state: "value", "modulus" or "phase".
     """
 
     make: Callable[[int], Field]
@@ -64,6 +65,7 @@ class Entry:
     channels: int | None = None
     smooth: bool = True
     steps: int | None = None
+    view: str = "value"
 
 
 def first_state(field: Field, graph: Graph, x: Float[Tensor, "nodes channels"]) -> State:
@@ -211,6 +213,7 @@ FIELDS: dict[str, Entry] = {
         "Kuramoto 1984; on graphs: Nguyen et al., AISTATS 2024, arXiv:2311.03260",
         "neighbours fall into step: into one rhythm, not into one phase",
         20.0,
+        view="phase",
     ),
     "schroedinger": Entry(
         lambda channels: Schroedinger(),
@@ -218,8 +221,9 @@ FIELDS: dict[str, Entry] = {
         "psi' = -i (rate L + V) psi",
         "Schroedinger 1926; on graphs: Farhi and Gutmann, Phys. Rev. A 58 (1998), 915",
         "a wave packet spreads faster than heat, and never fades",
-        5.0,
+        30.0,
         "patch",
+        view="modulus",
     ),
     "g2": Entry(
         lambda channels: GradientGating(Heat("rw")),
