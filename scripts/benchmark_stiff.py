@@ -41,9 +41,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("--root", type=Path, help="folder of the benchmark sets")
     parser.add_argument("--smoke", action="store_true", help="one tiny graph, short times")
-    parser.add_argument(
-        "--limit", type=int, default=10_000, help="torchdiffeq's evaluations on hubs"
-    )
+    parser.add_argument("--limit", type=int, default=10_000, help="evaluations of peers on hubs")
     parser.add_argument("--only", default="", help="parts whose name contains this")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_stiff"))
     return parser.parse_args(arguments)

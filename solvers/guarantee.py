@@ -279,7 +279,7 @@ class Guarantee:
         for time, start in enumerate(plan.parent[1:], start=1):
             span = self.offsets[time] - self.offsets[start, graphs]
             growth = self.growth[time] - self.growth[start, graphs]
-            tail = [self._tail(share, i, time, graph) for graph, i in enumerate(start)]
+            tail = [self._tail(share, i, time, graph) for graph, i in enumerate(start.tolist())]
             grown, before = np.exp(growth), size[start, graphs]
             scale = grown * before + np.abs(span) * phi_1(growth) * self._drive
             reach = self.reach[time] - self.reach[start, graphs]

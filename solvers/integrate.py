@@ -103,7 +103,7 @@ class Loop:
         self.crossings: Crossings | None = None
         if self.stop is not None:
             self.stop.begin(self.flow, self.rows, self.stepper, accuracy)
-            self.crossings = crossings(self.stop, self.stepper.stochastic, self._graph_times(), x)
+            self.crossings = crossings(self.stop, self.stepper.stochastic, self.t[self.clock_of], x)
 
     def _advance(self) -> None:
         self.fx = self.flow(self.t, self.x)
@@ -145,7 +145,7 @@ class Loop:
     def _step(self) -> None:
         """Try one step of every clock that is still going."""
         if not self.slope_known and self.stepper.needs_slope:
-            self.fx, self.slope_known = self.flow(self.t, self.x), True
+            self.fx, self.slope_known = self.flow(self.t, self._standing()), True
         slope = self.fx if self.slope_known else self.x
         target = self.end if self.stepper.dense else self.due
         left = self.direction * (target - self.t)
@@ -167,6 +167,8 @@ class Loop:
                 arrival = np.where(lands, target, arrival)
         if self.spoiled and moved.any() and torch.is_grad_enabled():
             # What overflowed in the others would come back from the tape as 0 times nan.
+            if not self.pace.adaptive and self.slope_known:
+                self.fx = self.flow(self.t, self._standing())
             step = self.take(moved[self.clock_of] & self.alive, np.where(moved, h, 0.0), plan)
         if self.crossings is not None and moved.any():
             moved = end_at_roots(self, self.crossings, step, h, arrival, moved, plan)
@@ -243,7 +245,7 @@ class Loop:
             self.fx, self.slope_known = self.flow(self.t, self.x), True
         if self.stop is None and not self.monitors:
             return
-        times, slope = self._graph_times(), self.fx if self.slope_known else None
+        times, slope = self.t[self.clock_of], self.fx if self.slope_known else None
         for monitor in self.monitors:
             monitor(times, self.x, slope, graphs)
         if self.stop is not None:
@@ -265,12 +267,15 @@ class Loop:
         return self.stepper.step(
             self.flow.stages(self.t, h) if f is None else f,
             self.spread(h, graphs, self.x[0]),
-            self.x,
+            self._standing(),
             self.fx if self.slope_known else self.x,
             error=error,
             mid=self.keep_steps or self.saves_inside,
             plan=plan,
         )
+
+    def _standing(self) -> State:  # The field is finite where a graph that has failed began.
+        return self.rows.select(self.alive, self.x, self.start)
 
     def _saves(self, graphs: np.ndarray, arrive: np.ndarray, h: np.ndarray) -> tuple[Save, ...]:
         """The save times inside this step; the clocks' pointers go past them."""
@@ -328,7 +333,7 @@ class Loop:
 
     def _retire(self, graphs: np.ndarray) -> None:
         """These graphs go no further than they are now; a clock they shared may go on."""
-        self.out.ended = np.where(graphs & self.alive, self._graph_times(), self.out.ended)
+        self.out.ended = np.where(graphs & self.alive, self.t[self.clock_of], self.out.ended)
         self.alive = self.alive & ~graphs
 
     def _save_at_start(self) -> None:
@@ -340,10 +345,6 @@ class Loop:
                 self.out.tape.save_start(slot, here, self.x)
             self.next = self.next + due
             self.take_stock()
-
-    def _graph_times(self) -> np.ndarray:
-        times: np.ndarray = self.t[self.clock_of]
-        return times
 
     def _covered(self) -> float:
         span, way = np.abs(self.end - self.times[0]), np.abs(self.t - self.times[0])

@@ -50,8 +50,8 @@ class Projection:
         last = (self.width - 1).clamp(min=0)
         below = self.matrix[torch.arange(graphs), last + 1, last].abs().unsqueeze(1)
         residual = below * vectors.take_along_dim(last[:, None, None], 1)[:, 0].abs()
-        found: Tensor = ((values.real < -residual) & (values.real < 0)).any(1)
-        return good & found
+        shown: Flags = good & ((values.real < -residual) & (values.real < 0)).any(1)
+        return shown
 
 
 @dataclass

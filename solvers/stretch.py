@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from solvers.integrate import Loop
+from solvers.pace import Fixed
 from solvers.rows import State
 from solvers.tape import write_saves
 
@@ -52,14 +53,22 @@ def stretch(
     kept = Collected()
     with torch.enable_grad():
         state, slope = first, None
+        going: np.ndarray | None = None
         for move in loop.out.tape.moves[start:end]:
+            before = state
+            if isinstance(loop.pace, Fixed):
+                # As in the run, graphs that have failed are evaluated where the field is finite.
+                before = loop.rows.select(move.graphs, state, loop.start)
+                if going is not None and not np.array_equal(going, move.graphs):
+                    slope = None
+                going = move.graphs
             if slope is None:
-                slope = loop.flow(move.t, state) if loop.stepper.needs_slope else state
+                slope = loop.flow(move.t, before) if loop.stepper.needs_slope else before
             fx = slope
             step = loop.stepper.step(
                 loop.flow.stages(move.t, move.h),
                 loop.spread(move.h, move.graphs, state[0]),
-                state,
+                before,
                 fx,
                 error=False,
                 mid=any((save.theta != 1.0).any() for save in move.saves),

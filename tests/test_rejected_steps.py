@@ -39,3 +39,35 @@ def test_what_overflows_in_a_rejected_step_spoils_no_gradient(
         assert float(rate) == pytest.approx(-end * (10 - end / 2), rel=1e-3)
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("own_steps", [True, False])
+@pytest.mark.parametrize("solver", ["euler", "rk4", "heun"])
+def test_a_graph_that_has_failed_spoils_no_gradient_of_the_others(
+    solver: str, own_steps: bool
+) -> None:
+    class Runaway(Field):
+        """x' = a x^2 sqrt(8 - x), and nan above 8: a step lands there, and the next one fails."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Parameter(torch.tensor(0.1).double())
+            self.batched_time = own_steps
+
+        def rest(self, t: Tensor, x: Tensor) -> Tensor:
+            return self.a * x**2 * torch.sqrt(8 - x)
+
+    how: dict[str, Any] = {"solver": solver, "steps": 6, "raise_on_failure": False}
+    batch, x0 = Graph.union([catalogue.path(1)] * 2), torch.tensor([[0.1], [5.0]]).double()
+    alone = Runaway()
+    end = solve(alone, x0[:1], 3.0, catalogue.path(1), **how).final
+    (wanted,) = torch.autograd.grad(end.sum(), alone.a)
+    for grad in ("tape", "replay"):
+        field, start = Runaway(), x0.clone().requires_grad_()
+        traj = solve(field, start, 3.0, batch, grad=grad, **how)
+        assert traj.status == ("done", "not_finite")
+        assert traj.final.isfinite().all()
+        found, back = torch.autograd.grad(traj.final[0].sum(), (field.a, start))
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
+        assert back[0].isfinite().all()
+        assert back[1].tolist() == [0.0]
