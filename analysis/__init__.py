@@ -1,7 +1,54 @@
 """What one reads off a trajectory: measures, and the figures that show them."""
 
 from analysis import plots
-from analysis.measures import Dirichlet, Measure, Norm, Rayleigh
+from analysis.curvature import balanced_forman, forman
+from analysis.decay import Decay, Law, fit_decay
+from analysis.energies import Dirichlet, Norm, Rayleigh
+from analysis.gap import Cut, cheeger_sweep, fiedler_vector, spectral_gap
+from analysis.invariants import Lyapunov, Mass
+from analysis.measures import Measure
+from analysis.ranks import EffectiveRank, NumericalRank
+from analysis.resistance import (
+    Resistances,
+    commute_time,
+    effective_resistance,
+    kirchhoff_index,
+)
+from analysis.ricci import lin_lu_yau, ollivier
+from analysis.similarity import MAD, ConsensusDistance
+from analysis.tracing import trace
+from analysis.verdicts import Verdict, verdict
 from neuralpde.energies import dirichlet_energy
 
-__all__ = ["Dirichlet", "Measure", "Norm", "Rayleigh", "dirichlet_energy", "plots"]
+__all__ = [
+    "MAD",
+    "ConsensusDistance",
+    "Cut",
+    "Decay",
+    "Dirichlet",
+    "EffectiveRank",
+    "Law",
+    "Lyapunov",
+    "Mass",
+    "Measure",
+    "Norm",
+    "NumericalRank",
+    "Rayleigh",
+    "Resistances",
+    "Verdict",
+    "balanced_forman",
+    "cheeger_sweep",
+    "commute_time",
+    "dirichlet_energy",
+    "effective_resistance",
+    "fiedler_vector",
+    "fit_decay",
+    "forman",
+    "kirchhoff_index",
+    "lin_lu_yau",
+    "ollivier",
+    "plots",
+    "spectral_gap",
+    "trace",
+    "verdict",
+]

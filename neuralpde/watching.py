@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuralpde.graph import Graph
-from solvers.series import Series
+from solvers.series import Series, read
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class WatchTrack:
         self.times: list[np.ndarray] = []
         self.moved: list[np.ndarray] = []
         self.values: dict[str, list[Tensor]] = {name: [] for name in self.measures}
+        self.floors: dict[str, list[Tensor]] = {name: [] for name in self.measures}
 
     def __call__(self, t: np.ndarray, x: Any, slope: Any, moved: np.ndarray) -> None:
         """Measure a new state."""
@@ -62,13 +63,14 @@ class WatchTrack:
         with torch.no_grad():
             shot = Snapshot(torch.from_numpy(t), state, known, self.graph)
             for name, measure in self.measures.items():
-                value = torch.as_tensor(measure(shot)).detach()
+                value, floor = read(measure, shot)
                 if value.numel() not in (1, self.graphs):
                     raise ValueError(
                         f"the measure {name!r} returned shape {tuple(value.shape)}; give one "
                         f"number or one per graph ({self.graphs})"
                     )
                 self.values[name].append(value.reshape(-1).expand(self.graphs))
+                self.floors[name].append(floor.reshape(-1).expand(self.graphs))
         self.times.append(t)
         self.moved.append(moved)
 
@@ -82,8 +84,12 @@ class WatchTrack:
         t = own_points(times, moved)
         found = {}
         for name, values in self.values.items():
-            y = own_points(torch.stack(values[:count]).double().cpu().numpy(), moved)
-            found[name] = Series(t, y, str(getattr(self.measures[name], "convention", name)))
+            y, floor = (
+                own_points(torch.stack(numbers[:count]).double().cpu().numpy(), moved)
+                for numbers in (values, self.floors[name])
+            )
+            convention = str(getattr(self.measures[name], "convention", name))
+            found[name] = Series(t, y, convention, floor)
         return found
 
 

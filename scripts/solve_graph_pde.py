@@ -5,6 +5,8 @@ Without arguments: heat spreads from one town over the road network of Minnesota
     python scripts/solve_graph_pde.py
     python scripts/solve_graph_pde.py --graph grid:40x40 --field allen-cahn --t 20
     python scripts/solve_graph_pde.py --graph Cora --root data --field grand --t 18
+
+docs/fields.md lists the fields with their equations.
 """
 
 from __future__ import annotations
@@ -20,12 +22,18 @@ import matplotlib as mpl
 import torch
 
 from analysis import plots
-from neuralpde import Graph, catalogue, data, fields, solve
+from neuralpde import Graph, catalogue, fields, solve
+from neuralpde.fields.registry import FIELDS, Entry, first_state
 from solvers.failure import SolveFailed
 from solvers.trajectory import Trajectory
 
-FAMILIES = ("path", "ring", "grid", "torus", "complete", "star", "hypercube", "barbell", "tree")
-SEVERAL, FEW, LARGE = 33, 5, 10**6
+NORMED = {
+    "heat": fields.Heat,
+    "wave": fields.Wave,
+    "allen-cahn": lambda norm: fields.allen_cahn(norm=norm),
+    "fisher": lambda norm: fields.fisher(norm=norm),
+}
+SEVERAL, FEW, LARGE, CHANNELS = 33, 5, 10**6, 8
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -37,19 +45,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add(
         "--graph",
         default="minnesota",
-        help=f"minnesota, karate, a benchmark (Cora, ...), or family:sizes such as grid:40x40 "
-        f"({', '.join(FAMILIES)}); default minnesota",
+        help="minnesota, karate, a benchmark (Cora, ...), or family:sizes such as grid:40x40; "
+        "default minnesota",
     )
     add("--root", type=Path, help="folder of the benchmark sets, in torch_geometric's layout")
-    add("--field", default="heat", choices=("heat", "grand", "allen-cahn", "fisher", "wave"))
+    add("--field", default="heat", choices=tuple(FIELDS), metavar="FIELD", help=", ".join(FIELDS))
     add(
         "--norm",
-        default="comb",
         choices=("comb", "sym", "rw", "augmented"),
-        help="which Laplacian (heat, allen-cahn, fisher, wave); default comb",
+        help=f"which Laplacian ({', '.join(NORMED)}); default comb",
     )
     add("--t", type=float, help="end time; by default one that shows something")
     add("--solver", default="auto", help="a solver's name; default auto")
+    add("--steps", type=int, help="a fixed grid of so many steps; stochastic fields need one")
     add("--rtol", type=float, help="relative tolerance; default 1e-4")
     add("--atol", type=float, help="absolute tolerance; default 1e-6")
     add("--seed", type=int, default=0, help="seed of random first states and weights")
@@ -58,37 +66,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def load_graph(name: str, root: Path | None) -> tuple[Graph, torch.Tensor | None]:
-    """The graph of that name, with its features if it has any."""
-    family, _, sizes = name.partition(":")
-    if family in FAMILIES and sizes:
-        try:
-            numbers = [int(size) for size in sizes.split("x")]
-        except ValueError:
-            raise ValueError(
-                f"sizes of {name!r} are not whole numbers; say e.g. grid:40x40"
-            ) from None
-        return getattr(catalogue, family)(*numbers), None
-    if name == "minnesota":
-        return data.minnesota(), None
-    if name == "karate":
-        return data.karate(), None
-    benchmark = data.load(name, root=root)
-    return benchmark.graph, benchmark.x
-
-
-def first_state(
-    args: argparse.Namespace, graph: Graph, features: torch.Tensor | None
-) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """A warm patch around one node, random noise for Allen-Cahn, or the features of a benchmark."""
-    generator = torch.Generator().manual_seed(args.seed)
-    if args.field == "grand":
-        noise = torch.rand(graph.num_nodes, 8, generator=generator)
-        return (noise if features is None else features.float()).to(args.device)
-    if args.field == "allen-cahn":
-        return 0.2 * torch.randn(graph.num_nodes, 1, generator=generator).to(args.device)
-    patch = warm_patch(graph).to(args.device)
-    return (patch, torch.zeros_like(patch)) if args.field == "wave" else patch
+def first_values(
+    entry: Entry, seed: int, graph: Graph, features: torch.Tensor | None
+) -> torch.Tensor:
+    """The features of a benchmark where the field takes any, else a patch, signs or noise."""
+    if entry.start == "patch":
+        return warm_patch(graph)
+    generator = torch.Generator().manual_seed(seed)
+    if entry.start == "signs":
+        return 0.2 * torch.randn(graph.num_nodes, entry.channels or 1, generator=generator)
+    if features is not None and entry.channels is None:
+        return features.float()
+    return torch.rand(graph.num_nodes, entry.channels or CHANNELS, generator=generator)
 
 
 def warm_patch(graph: Graph) -> torch.Tensor:
@@ -101,17 +90,14 @@ def warm_patch(graph: Graph) -> torch.Tensor:
     return x
 
 
-def make_field(args: argparse.Namespace, channels: int) -> tuple[fields.Field, float]:
-    """The field and a time that shows what it does."""
+def make_field(args: argparse.Namespace, channels: int) -> fields.Field:
+    """The field, its weights drawn by the seed."""
     torch.manual_seed(args.seed)
-    heat = fields.Heat(args.norm)
-    return {
-        "heat": lambda: (heat, 200.0),
-        "grand": lambda: (fields.GRAND(channels).eval(), 20.0),
-        "allen-cahn": lambda: (heat + fields.Reaction.allen_cahn(), 15.0),
-        "fisher": lambda: (heat + fields.Reaction.fisher(), 15.0),
-        "wave": lambda: (fields.Wave(norm=args.norm), 30.0),
-    }[args.field]()
+    if args.norm is None:
+        return FIELDS[args.field].make(channels).eval()
+    if args.field not in NORMED:
+        raise ValueError(f"--norm is for {', '.join(NORMED)}; leave it out for {args.field}")
+    return NORMED[args.field](norm=args.norm)
 
 
 def write(folder: Path, trajectory: Trajectory, settings: dict[str, object]) -> None:
@@ -130,25 +116,27 @@ def write(folder: Path, trajectory: Trajectory, settings: dict[str, object]) -> 
 
 def run(args: argparse.Namespace) -> int:
     """Solve, write, and say what happened."""
-    graph, features = load_graph(args.graph, args.root)
-    x0 = first_state(args, graph, features)
-    channels = (x0[0] if isinstance(x0, tuple) else x0).shape[-1]
-    field, usual = make_field(args, channels)
-    end = usual if args.t is None else args.t
+    found = catalogue.named(args.graph, args.root)
+    graph, features = found.graph, found.x
+    entry = FIELDS[args.field]
+    values = first_values(entry, args.seed, graph, features).to(args.device)
+    field = make_field(args, values.shape[1]).to(args.device)
+    end = entry.end if args.t is None else args.t
     # Closer together at the start, where most happens; few for states that fill the memory.
-    entries = (x0[0] if isinstance(x0, tuple) else x0).numel()
-    points = SEVERAL if entries <= LARGE else FEW
+    points = SEVERAL if values.numel() <= LARGE else FEW
     times = end * torch.linspace(0, 1, points, dtype=torch.float64) ** 2
     started = time.perf_counter()
     with torch.no_grad():
         trajectory = solve(
-            field.to(args.device),
-            x0,
+            field,
+            first_state(field, graph, values),
             times,
             graph,
             solver=args.solver,
+            steps=args.steps or entry.steps,
             rtol=args.rtol,
             atol=args.atol,
+            generator=torch.Generator().manual_seed(args.seed),
             progress=sys.stderr.isatty(),
             raise_on_failure=False,
         )

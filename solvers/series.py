@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -85,6 +86,19 @@ class Series:
         text = f"{y[0, 0].item():.4g} -> {y[last, 0].item():.4g} at t={self.t[last].item():g}"
         below = "" if last == len(y) - 1 else f"; below its floor {self.floor[-1].item():.2g} after"
         return f"{text} ({self.convention}, {len(y)} points{below})"
+
+
+def read(measure: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+    """What a measure says, and the absolute error it knows of (zero where it tells none).
+
+    >>> read(lambda x: 2 * x, 1.5)
+    (tensor(3.), tensor(0.))
+    """
+    if hasattr(measure, "reading"):
+        value, floor = measure.reading(*arguments)
+        return value.detach(), floor.detach()
+    value = torch.as_tensor(measure(*arguments)).detach()
+    return value, torch.zeros_like(value)
 
 
 def _slope(t: Tensor, y: Tensor, start: float | None, end: float | None) -> float:

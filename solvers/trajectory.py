@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from solvers.failure import FAILURES, unknown_name
-from solvers.series import Series
+from solvers.series import Series, read
 
 Dense = Callable[[float], Tensor | tuple[Tensor, ...]]
 
@@ -166,22 +166,23 @@ class Trajectory:
 
         Args:
             measure: Called with the state and the graph, `m(x, graph)`, or with the state alone
-                when the trajectory has no graph.
+                when the trajectory has no graph. Its method `reading`, if it has one, tells the
+                absolute error beside the value.
         """
+        where = () if self.graph is None else (self.graph,)
         states = zip(*self.x, strict=True) if isinstance(self.x, tuple) else iter(self.x)
         with torch.no_grad():
-            values = [
-                torch.as_tensor(measure(x) if self.graph is None else measure(x, self.graph))
-                for x in states
-            ]
-        y = torch.stack([value.double().cpu() for value in values])
+            values = [read(measure, x, *where) for x in states]
+        y, floor = (
+            torch.stack([v.double().cpu() for v in part]) for part in zip(*values, strict=True)
+        )
         t = self.t.detach()
         if y.dim() == 2 and y.shape[1] == 1:
-            y = y[:, 0]
+            y, floor = y[:, 0], floor[:, 0]
         if y.dim() == 2 and t.dim() == 1:
             t = t[:, None].expand(y.shape)
         convention = getattr(measure, "convention", None) or getattr(measure, "__name__", "")
-        return Series(t, y, str(convention))
+        return Series(t, y, str(convention), floor)
 
     def save(self, path: str | Path) -> Path:
         """Write one npz file: arrays, and settings and versions as JSON; nothing is pickled."""

@@ -279,3 +279,26 @@ def test_random_pairs_keep_every_pair_drawn() -> None:
     assert not graph.directed
     with pytest.raises(ValueError, match="at least one node"):
         catalogue.random_pairs(0, 3)
+
+
+def test_graphs_have_names() -> None:
+    assert torch.equal(
+        catalogue.named("grid:3x4").graph.edge_index, catalogue.grid(3, 4).edge_index
+    )
+    assert catalogue.named("barbell:4").graph.num_nodes == 8
+    assert catalogue.named("karate").num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("gird:4x4", "'grid'"),
+        ("grid:4", "grid takes rows, columns"),
+        ("grid:4x-1", "whole numbers"),
+        ("ring:1", "nodes >= 3"),
+        ("minesota", "'minnesota'"),
+    ],
+)
+def test_a_name_that_names_nothing_is_refused_in_words(name: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        catalogue.named(name)

@@ -87,6 +87,12 @@ def assert_work_precision_run(out: Path) -> None:
     assert one(out, "*.txt").read_text().startswith("Where peers are ahead:")
 
 
+def assert_page_of_fields(out: Path) -> None:
+    """The page is the one in docs/, which was made of the registry as it is."""
+    page = one(out, "fields.md").read_text()
+    assert page == (ROOT / "docs" / "fields.md").read_text(), "run scripts/list_fields.py"
+
+
 @dataclass(frozen=True)
 class Smallest:
     """A script's cheapest command line and what must lie in its folder afterwards."""
@@ -103,6 +109,7 @@ SMALLEST = {
     "benchmark_stiff.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_peers.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_products.py": Smallest(("--smoke",), assert_benchmark_run),
+    "list_fields.py": Smallest((), assert_page_of_fields),
     "work_precision.py": Smallest(("--quick",), assert_work_precision_run),
 }
 

@@ -13,6 +13,7 @@ from neuralpde.catalogue.families import (
     torus,
     tree,
 )
+from neuralpde.catalogue.naming import named
 from neuralpde.catalogue.samples import knn, random_pairs, sbm
 from neuralpde.catalogue.spectra import eigenvalues
 from neuralpde.catalogue.surfaces import sphere, torus_surface
@@ -26,6 +27,7 @@ __all__ = [
     "hypercube",
     "knn",
     "lollipop",
+    "named",
     "path",
     "random_pairs",
     "ring",
