@@ -19,6 +19,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "fields.md"
 
 WHY_NO_OPERATOR = {
     "grand-nonlinear": "attention follows the state",
+    "sheaf-nonlinear": "maps follow the state, and what they make passes an activation",
     "wave": "of second order: its linear force is `stiffness`",
 }
 """The fields that show solvers no A x, and why they cannot."""
