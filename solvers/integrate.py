@@ -162,9 +162,8 @@ class Loop:
             moved, arrival = self._look(step, h), self.pace.landed(self.going)
         else:
             moved = self._judge(step, size)
-            arrival, lands = self.t + h, size == left
-            if some(lands):
-                arrival = np.where(lands, target, arrival)
+            lands = size == left
+            arrival = np.where(lands, target, self.t + h) if some(lands) else self.t + h
         if self.spoiled and moved.any() and torch.is_grad_enabled():
             # What overflowed in the others would come back from the tape as 0 times nan.
             if not self.pace.adaptive and self.slope_known:

@@ -22,6 +22,7 @@ WHY_NO_OPERATOR = {
     "transformer": "attention follows the state",
     "varying": "it changes in time",
     "wavelets": "nonlinear between two filters",
+    "sheaf-nonlinear": "maps follow the state, and what they make passes an activation",
     "wave": "of second order: its linear force is `stiffness`",
     "graphcon": "of second order, and its force has an activation",
     "kuramoto": "phases pull by their sines",

@@ -21,6 +21,7 @@ from neuralpde import fields as shipped
 from neuralpde.catalogue.problems import Forcing
 from neuralpde.fields import (
     GRAND,
+    BundleDiffusion,
     Coupling,
     Diffusion,
     Field,
@@ -29,6 +30,7 @@ from neuralpde.fields import (
     Noise,
     Pinned,
     Reaction,
+    SheafDiffusion,
     Source,
     Wave,
     allen_cahn,
@@ -136,6 +138,13 @@ FIELDS = {
     "GRAND linear": Case(lambda: GRAND(2, attention_dim=4, source=True).double(), exact=True),
     "GRAND mixed": Case(lambda: GRAND(2, attention_dim=4, variant="mixed").double(), exact=True),
     "GRAND": Case(lambda: GRAND(2, attention_dim=4, variant="nonlinear").double()),
+    "SheafDiffusion linear": Case(lambda: SheafDiffusion(2, 2).double(), exact=True),
+    "SheafDiffusion": Case(
+        lambda: SheafDiffusion(
+            2, 2, kind="general", variant="nonlinear", act=torch.tanh, rate=number(0.7)
+        ).double()
+    ),
+    "BundleDiffusion": Case(lambda: BundleDiffusion(2, rate=number(0.8)).double(), exact=True),
     "Pinned": Case(lambda: Pinned(allen_cahn(number(0.6)), [0, 4]), SPLIT),
     "Layers": Case(lambda: Layers([allen_cahn(number(0.6)), Coupling(Convolution())])),
     "Wave": Case(lambda: Wave(number(0.9), damping=number(0.4)), ("any", "force"), pair=True),
@@ -161,7 +170,8 @@ def inputs(name: str) -> tuple[Field, tuple[Tensor, ...]]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         made = FIELDS[name].make()
-    x0 = 0.8 * normal(NODES, 2).tanh()
+    stalk = () if made.stalk is None else (made.stalk,)
+    x0 = 0.8 * normal(NODES, *stalk, 2).tanh()
     states = (x0, 0.5 * x0.flip(0)) if FIELDS[name].pair else (x0,)
     learned = [p for p in made.parameters() if p.requires_grad]
     return made, tuple(t.requires_grad_() for t in (*states, *learned))

@@ -68,6 +68,26 @@ def test_it_is_symmetric_to_the_bit_positive_and_enclosed(
     assert torch.linalg.eigvalsh(dense.abs())[-1] <= L.tags.enclosure.norm * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_bounds_are_attained_on_bipartite_graphs(kind: str, norm: str) -> None:
+    """With one frame for all nodes the spectrum is the graph's, whose largest value is known."""
+    for graph, expected in (
+        (catalogue.ring(6), {"comb": 4.0, "augmented": 4 / 3, "sym": 2.0}),
+        (catalogue.star(5), {"comb": 5.0, "sym": 2.0}),
+    ):
+        if norm not in expected:
+            continue
+        eye = torch.ones(2, dtype=F64) if kind == "diagonal" else torch.eye(2, dtype=F64)
+        maps = eye.expand(graph.pattern.nnz, *eye.shape)
+        L = sheaf_laplacian(graph, maps, norm, orthogonal=kind == "orthogonal")
+        assert float(L.spectrum()[1]) == pytest.approx(expected[norm], rel=1e-12)
+        moduli = float(torch.linalg.eigvalsh(L.to_dense().abs())[-1])
+        assert moduli == pytest.approx(expected[norm], rel=1e-12)
+        assert L.tags.enclosure is not None
+        assert float(L.tags.enclosure.norm) >= moduli * (1 - 1e-12)
+
+
 @settings(max_examples=15)
 @given(graphs(), st.sampled_from(KINDS))
 def test_the_form_is_the_sum_over_the_edges(graph: Graph, kind: str) -> None:

@@ -178,7 +178,7 @@ FIELDS: dict[str, Entry] = {
         "x' = -elu(L_F(x) (I (x) W1) x W2)",
         "Bodnar et al., NeurIPS 2022, arXiv:2202.04579",
         "the same, maps following the state and weights mixing it",
-        4.0,
+        2.0,
         smooth=False,
     ),
     "bundle": Entry(

@@ -98,7 +98,7 @@ class BlockOperator(Operator):
         """The matrix on `nodes x stalk` rows."""
         return self._core
 
-    def enter(self, x: Float[Tensor, "nodes columns"]) -> Float[Tensor, "rows some"]:
+    def enter(self, x: Inexact[Tensor, "nodes ..."]) -> Inexact[Tensor, "rows some"]:
         """Return the state with a row for each component of a stalk; the same memory."""
         width = math.prod(x.shape[1:])
         if x.dim() == 0 or x.shape[0] != self.num_nodes or width % self.stalk or x.dim() == 1:

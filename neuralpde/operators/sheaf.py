@@ -145,7 +145,8 @@ def _factored(D: Planes, norm: str, eps: float) -> tuple[Planes, Planes]:
         for a in range(b, len(D)):
             left = D[a][b] + shift if a == b else D[a][b]
             rest = left - _dot(C[a][:b], C[b][:b]) if b else left
-            if a == b and bool((rest.detach() <= SINGULAR * eps * left.detach()).any()):
+            # D + I is never singular, and a look at numbers would hold up compilers.
+            if norm == "sym" and a == b and _vanishes(rest, SINGULAR * eps * left):
                 raise ValueError(
                     'the maps at some node have a common kernel, and norm="sym" divides by the sum '
                     'of their squares: use norm="augmented"'
@@ -164,6 +165,10 @@ def _factored(D: Planes, norm: str, eps: float) -> tuple[Planes, Planes]:
             share = shift * _dot(inverse[a][:common], inverse[b][:common])
             found[a].append(float(a == b) - share)
     return inverse, found
+
+
+def _vanishes(numbers: Tensor, beside: Tensor) -> bool:
+    return bool((numbers.detach() <= beside.detach()).any())
 
 
 def _framed(F: Planes, inverse: Planes, ends: Incidences) -> Planes:
