@@ -26,6 +26,8 @@ WHY_NO_OPERATOR = {
     "wave": "of second order: its linear force is `stiffness`",
     "graphcon": "of second order, and its force has an activation",
     "kuramoto": "phases pull by their sines",
+    "g2": "what gates a state follows it: tau(x) A x is not linear",
+    "langevin": "its drift is the gradient of any energy",
     "adgn": "an activation around all of it",
 }
 """The fields that show solvers no A x, and why they cannot."""
