@@ -33,6 +33,7 @@ from solvers.spectrum import outer_eigenvalues
 Row = dict[str, Any]
 F64, TOL = torch.float64, 1e-3
 PEER, OURS = "torchdiffeq:dopri5", ("rkl2", "auto")
+NUMBERS = ("T", "max |lambda|", "max |Im lambda|", "reached", "seconds", "error")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -170,13 +171,20 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[Case, tuple[str, ...]]]:
             yield case, (PEER, *OURS)
 
 
+def read(path: Path) -> Iterator[Row]:
+    """The rows of an earlier run."""
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            yield {k: float(v) if k in NUMBERS and v else v for k, v in row.items()}
+
+
 def main() -> None:
     """Run the cases, print each row as it comes, write the table."""
     args = parse()
     args.out.mkdir(parents=True, exist_ok=True)
     written = args.out / "benchmark_stiff.csv"
-    table = Table(list(csv.DictReader(written.open())) if written.exists() else [])
-    done = {(row["problem"], float(row["T"])) for row in table.rows}
+    table = Table(list(read(written)) if written.exists() else [])
+    done = {(row["problem"], row["T"]) for row in table.rows}
     with torch.no_grad():
         for case, solvers in cases(args):
             if args.only not in case.part or (case.name, case.T) in done:

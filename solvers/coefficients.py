@@ -213,7 +213,7 @@ def _all_poisson(q: float) -> Weights:
     return _normalised(np.concatenate([left[::-1], np.ones(1), right]))
 
 
-def _cut(weights: Weights, tail: float, total: float = 1.0) -> Weights:
+def _cut(weights: Weights, tail: float, total: float = 1.0) -> Float[np.ndarray, " kept"]:
     left_out = np.append(np.cumsum(weights[:0:-1])[::-1], 0.0)
     degree = int(np.argmax(left_out <= 0.499 * tail))
     return _normalised(weights[: degree + 1], total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -130,7 +130,7 @@ class Points(Named):
         [0.0, 0.1, 1.0]
     """
 
-    times: tuple[float, ...]
+    times: Sequence[float]
     name: ClassVar[str] = "points"
 
     def __post_init__(self) -> None:
