@@ -198,8 +198,8 @@ def test_roots_cost_few_evaluations() -> None:
     traj = solve(slope, one(), 30.0, solver="dopri5", stop=Event(level), **TIGHT)
     assert float(traj.ended) == pytest.approx(4.0, abs=1e-6)
     assert traj.stats.nfe == asked[0]
-    # Six a step and two to begin with; the step with the root is taken at most four times more.
-    assert asked[0] <= 6 * (traj.stats.accepted + traj.stats.rejected) + 2 + 4 * 6
+    # Six a step and two to begin with; the step with the root is taken at most five times more.
+    assert asked[0] <= 6 * (traj.stats.accepted + traj.stats.rejected) + 2 + 5 * 6
     assert asked[1] <= traj.stats.accepted + 20
 
 
