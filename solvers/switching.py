@@ -79,6 +79,7 @@ class Switching(Stepper):
         own = type(self)()
         clocks = flow.clocks.num_graphs
         own.flow, own.stiff = flow, RKL2().begin(flow, rows, accuracy)
+        own.plain = self.plain.begin(flow, rows, accuracy)
         own.detector = Detector(flow, own.plain, accuracy, own.stiff.weight)
         own.ways = np.zeros(clocks, dtype=bool)
         own._dear, own._s = np.zeros(clocks, dtype=int), np.zeros(clocks, dtype=int)
