@@ -21,8 +21,8 @@ class StageMatrix(Generic[Name]):
     """Room for the derivatives of the steps of one solve, outside autograd.
 
     A sum of derivatives is one product of a matrix with a vector of weights: one call where term
-    by term there are up to six for small states, and half the memory traffic for large ones. The
-    derivatives are copied, so that whatever a field does with its tensors later changes nothing.
+    by term there are up to six. The derivatives are copied, so that whatever a field does with its
+    tensors later changes nothing.
 
     Args:
         sums: the weights of every sum that will be asked for, under a name each.

@@ -45,7 +45,8 @@ class Step:
 
     Attributes:
         x: the state at ``t + h``, in tensors of its own.
-        error: estimate of the local error, or None where none was asked for.
+        error: estimate of the local error, or None where none was asked for; the next step may
+            write to its memory.
         f: the field at ``(t + h, x)`` if the method evaluated it as its last stage, else None.
         mid: the state at ``t + h/2``, or None.
         trouble: why the step must not be accepted, or None.
