@@ -313,12 +313,12 @@ class Graph(Edges):
     def like(self, x: Tensor) -> Graph:
         """Return the graph on the device of the state `x`, its operators in the dtype of `x`.
 
-        >>> edge = Graph(torch.tensor([[0, 1], [1, 0]]))
-        >>> x = torch.tensor([[3.0], [5.0]], dtype=torch.float64)
+        >>> edge, x = Graph(torch.tensor([[0, 1], [1, 0]])), torch.tensor([[3.0], [5.0]]).double()
         >>> (edge.like(x).laplacian() @ x).tolist()
         [[-2.0], [2.0]]
         """
-        return self.to(x.device, x.dtype)
+        same = x.dtype is self.dtype and x.device == self.device
+        return self if same else self.to(x.device, x.dtype)
 
     def _on(self, device: torch.device) -> Graph:
         if device == self.device:

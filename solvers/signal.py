@@ -145,7 +145,7 @@ class Signal(nn.Module):
 
     def _factor(self, number: Tensor, t: Tensor) -> Tensor:
         """A number for each row, as it multiplies values there."""
-        number = number.to(self.values.dtype.to_real())
+        number = number.to(self.values.real.dtype)
         return number[0] if t.dim() == 0 else number.view(-1, *[1] * (self.values.dim() - 2))
 
     def extra_repr(self) -> str:

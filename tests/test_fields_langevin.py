@@ -154,3 +154,11 @@ def test_what_is_no_thermal_motion_is_refused_in_words() -> None:
         Langevin().bind(arcs, x)(torch.tensor(0.0), x)
     with pytest.raises(ValueError, match="flows on a graph"):
         Langevin().bind(None, x)
+
+
+def test_the_slope_of_the_double_well_is_its_derivative() -> None:
+    graph = catalogue.barbell(3)
+    x = torch.randn(6, 2, dtype=torch.float64).requires_grad_()
+    energy = DoubleWell(0.7, 1.9)
+    (expected,) = torch.autograd.grad(energy(x, graph).sum(), x)
+    torch.testing.assert_close(energy.slope(x, graph), expected)

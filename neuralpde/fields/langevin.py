@@ -59,6 +59,11 @@ class DoubleWell(nn.Module):
         wells = 0.25 * self.height * (1 - x.square()).square()
         return Rows(graph.batch, graph.num_graphs).sums((springs + wells,))
 
+    def slope(self, x: Tensor, graph: Graph) -> Tensor:
+        """dE/dx, without automatic differentiation, so that a field of it can be compiled."""
+        springs = self.coupling * (graph.like(x).laplacian("comb") @ x)
+        return springs - self.height * (x - x**3)
+
     def extra_repr(self) -> str:
         """The arguments."""
         return f"coupling={self.coupling!r}, height={self.height!r}"
@@ -75,7 +80,8 @@ class Langevin(Field):
     Args:
         energy: A function of the state and the graph that returns a number, or one for each graph
             (`[graphs]`: needed for batches by `lyapunov` alone); an `nn.Module` where it has
-            parameters. It is differentiated by autograd at every evaluation.
+            parameters. Where it has a method `slope(x, graph)`, that is dE/dx; else it is
+            differentiated by autograd at every evaluation, which torch.compile cannot trace.
         temperature: T: a number or a 0-d tensor, not negative; an `nn.Parameter` is learned.
 
     Raises:
@@ -109,10 +115,15 @@ class Langevin(Field):
             self.noise = (2 * self.temperature).sqrt()
         elif self.temperature:
             self.noise = math.sqrt(2 * self.temperature)
+        with torch.no_grad():
+            # What the energy asks of the graph is found here, once.
+            self.energy(x0, graph)
         spend(self, "temperature")
 
     def rest(self, t: Tensor, x: Tensor) -> Tensor:
         """The force -grad E."""
+        if hasattr(self.energy, "slope"):
+            return -self.energy.slope(x, self.graph)
         return downhill(self._energy, x)
 
     def lyapunov(self, x: State) -> Float[Tensor, " graphs"]:

@@ -139,6 +139,9 @@ class SheafDiffusion(Field):
         convention = f"sheaf, {self.normalised}: tr(x'Lx), L of the maps"
         if self.variant == "nonlinear":
             maps, norm = self.maps, self.normalised
+            with torch.no_grad():
+                # What the edges' ends and blocks are is found here, once.
+                _built(maps, graph, x, norm, enclose=False)
             self.form = SheafForm(lambda x: _built(maps, graph, x, norm), graph, convention)
             return
         L = _built(self.maps, graph, x, self.normalised)

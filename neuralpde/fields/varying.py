@@ -187,10 +187,14 @@ class Varying(Field):
         time = t.to(torch.float64)
         right = torch.searchsorted(self.at, time.detach(), right=True).clamp(1, count - 1)
         if self.kind == "constant":
-            return self.snapshots[torch.where(time.detach() >= self.at[-1], right, right - 1)]
-        left, span = self.at[right - 1], self.at[right] - self.at[right - 1]
+            return self._snapshot(torch.where(time.detach() >= self.at[-1], right, right - 1))
+        left, span = self.at.take(right - 1), self.at.take(right) - self.at.take(right - 1)
         share = ((time - left) / span).clamp(0.0, 1.0).to(self.snapshots.dtype)
-        return torch.lerp(self.snapshots[right - 1], self.snapshots[right], share)
+        return torch.lerp(self._snapshot(right - 1), self._snapshot(right), share)
+
+    def _snapshot(self, place: Tensor) -> Tensor:
+        # As an operation on tensors, which a trace of the field can hold.
+        return self.snapshots.index_select(0, place.view(1)).squeeze(0)
 
     def extra_repr(self) -> str:
         """The settings."""

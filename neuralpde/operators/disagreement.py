@@ -57,6 +57,8 @@ def disagreement(
     wide = WIDE.get(y.dtype, y.dtype)
     form = _Form(pattern, weights.detach().to(wide), float(p))
     flat = y.reshape(len(y), -1).to(wide)
+    if torch.compiler.is_compiling():
+        return form.traced(flat).reshape(y.shape).to(y.dtype)
     return _applied(_Gathered, form, flat).reshape(y.shape).to(y.dtype)
 
 
@@ -77,6 +79,14 @@ class _Form:
         for i, j, w in self._chunks(y.shape[1]):
             out.index_add_(0, i, self._terms(i, j, w, len(along), y, along))
         return out
+
+    def traced(self, y: State) -> State:
+        """Return `gathered(y)` in plain operations: a trace holds no derivatives of one's own."""
+        i, j = self.pattern.row, self.pattern.col
+        size = (y.index_select(0, j) - y.index_select(0, i)).abs()
+        apart = size > 0
+        powers = torch.where(apart, torch.where(apart, size, 1.0) ** self.p, 0.0)
+        return torch.zeros_like(y).index_add(0, i, self.weights.unsqueeze(1) * powers)
 
     def pushed(self, g: State, y: State, *along: State) -> State:
         """Return the same with `phi^(k + 1)` times g_i, added at senders and taken at receivers."""

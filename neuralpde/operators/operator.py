@@ -158,8 +158,8 @@ class SparseOperator(Operator):
         return self._unrounded() if self._unrounded else self._cast(torch.float64, self.device)
 
     def __matmul__(self, x: Inexact[Tensor, "nodes ..."]) -> Inexact[Tensor, "nodes ..."]:
-        plain = x.dtype is self.dtype and x.dim() == 2 and x.shape[0] == self.num_nodes
-        plain = plain and not torch.compiler.is_compiling()
+        plain = not torch.compiler.is_compiling() and x.dtype is self.dtype
+        plain = plain and x.dim() == 2 and x.shape[0] == self.num_nodes
         if plain and self.dtype not in WIDE and not tracked(self.values, x):
             # The state of every solver: one call of torch, nothing else.
             return apply(self._matrix.forward(self.values), x)

@@ -192,7 +192,7 @@ class Series:
             coefficients: c.
             x: state.
         """
-        c = coefficients.to(x.dtype.to_real())
+        c = coefficients.to(x.real.dtype)
         bands = c.reshape(*c.shape, *[1] * x.dim())
         before, last = x, x
         total = bands[:, 0] * x
