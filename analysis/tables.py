@@ -44,6 +44,12 @@ class Table:
         ]
         return "\n".join(lines)
 
+    @staticmethod
+    def load(path: Path) -> Table:
+        """Read the .csv that `save` wrote; what looks like a number is one."""
+        with path.open(newline="") as file:
+            return Table([{k: _read(v) for k, v in row.items()} for row in csv.DictReader(file)])
+
     def save(self, path: Path) -> None:
         """Write `path` with .csv, all digits, and with .md."""
         with path.with_suffix(".csv").open("w", newline="") as file:
@@ -51,6 +57,15 @@ class Table:
             writer.writeheader()
             writer.writerows(self.rows)
         path.with_suffix(".md").write_text(self.markdown() + "\n")
+
+
+def _read(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _short(value: Any) -> str:

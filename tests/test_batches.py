@@ -61,9 +61,10 @@ def test_graphs_take_the_steps_they_take_alone(solver: str) -> None:
     traj = solve(allen_cahn(), x0, times, batch, **how)
     for g, own in enumerate(alone(allen_cahn(), batch, x0, times, **how)):
         rows = batch.batch == g
-        # Stability limits bosh3 on the star: rounding grows by up to 1e7 through its step sizes.
+        # An estimate is a difference of nearly equal numbers: steps agree to 1e-8. Stability limits
+        # bosh3 on the star, and rounding grows by up to 1e7 through its step sizes.
         wide = 100.0 if solver == "bosh3" else 1.0
-        torch.testing.assert_close(traj.x[:, rows], own.x, rtol=wide * 1e-10, atol=wide * 1e-12)
+        torch.testing.assert_close(traj.x[:, rows], own.x, rtol=wide * 1e-9, atol=wide * 1e-10)
         assert traj.stats.accepted[g] == own.stats.accepted
         assert traj.stats.rejected[g] == own.stats.rejected
         points, close = own.stats.accepted + 1, {"rtol": wide * 1e-8, "atol": wide * 1e-10}

@@ -18,7 +18,7 @@ from solvers.control import PI
 from solvers.failure import LINEAR_SOLVE_FAILED, NEWTON_FAILED
 from solvers.flow import Flow
 from solvers.integrate import Loop
-from solvers.pace import Adaptive, Fixed
+from solvers.pace import Fixed
 from solvers.rows import Rows, State
 from solvers.stepper import Accuracy, Step, Stepper, Trouble
 
@@ -140,21 +140,6 @@ def test_steps_that_never_pass_end_where_time_has_no_finer_digits() -> None:
     sizes = column(stub.log.sizes)[2:]
     assert np.diff(np.log(sizes)) == pytest.approx([np.log(0.2)] * (len(sizes) - 1), rel=1e-9)
     assert 2 * np.spacing(stopped) < sizes[-1] <= 10 * np.spacing(stopped)
-
-
-@pytest.mark.parametrize("ratio", [1.0, 0.95])
-def test_steps_that_pass_but_do_not_move_time_end_as_too_small(ratio: float) -> None:
-    # Next to a ratio of 1 a PI controller cuts every step to 0.9 of the last one.
-    first = torch.full((2,), 1.0, dtype=torch.float64)
-    flow = Flow(clock, Rows(), first)
-    stub = Scripted(ratio)
-    pace = Adaptive(0.0, TOL, control=PI())
-    result = Loop(flow, stub, pace, Rows(), np.array([[1.0], [2.0]])).run((first,))
-    assert result.status == ["step_too_small"]
-    assert "is below the spacing of numbers at t" in result.messages[0]
-    assert len(stub.log.sizes) < 500
-    assert column(stub.log.sizes)[-1] > 1e-17
-    assert result.rejected[0] == 1
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
