@@ -123,7 +123,8 @@ class Langevin(Field):
     def rest(self, t: Tensor, x: Tensor) -> Tensor:
         """The force -grad E."""
         if hasattr(self.energy, "slope"):
-            return -self.energy.slope(x, self.graph)
+            slope: Tensor = self.energy.slope(x, self.graph)
+            return -slope
         return downhill(self._energy, x)
 
     def lyapunov(self, x: State) -> Float[Tensor, " graphs"]:
