@@ -110,7 +110,8 @@ def test_the_example_solves_in_single_precision(name: str) -> None:
     )
     state = single if field.order == 2 else single[0]
     with torch.no_grad():
-        traj = solve(field, state, 0.05 * entry.end, graph, steps=entry.steps)
+        steps = None if entry.steps is None else 20
+        traj = solve(field, state, 0.05 * entry.end, graph, steps=steps)
     assert all(bool(part.isfinite().all()) for part in parts(traj.final))
     assert traj.succeeded
 
