@@ -152,3 +152,18 @@ def test_fields_do_not_load_torch_geometric() -> None:
     code = "import sys, neuralpde.fields; sys.exit('torch_geometric' in sys.modules)"
     root = Path(__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_an_affine_skip_is_added_to_what_the_neighbours_send() -> None:
+    graph, x = weighted(), normal(4, 3)
+    conv, skip = GCNConv(3, 3).double(), nn.Linear(3, 3).double()
+    plain = Coupling(conv, act=torch.nn.Identity(), leak=0.5)
+    added = Coupling(conv, act=torch.nn.Identity(), leak=0.5, skip=skip)
+    t = torch.tensor(0.0, dtype=torch.float64)
+    found = added.bind(graph, x)(t, x) - plain.bind(graph, x)(t, x)
+    torch.testing.assert_close(found, x @ skip.weight.T + skip.bias)
+    check_field(Coupling(GCNConv(3, 3), skip=nn.Linear(3, 3)), graph)
+    with pytest.raises(ValueError, match=r"nn\.Linear\(3, 3\)"):
+        Coupling(conv, skip=nn.Linear(4, 3).double()).bind(graph, x)
+    with pytest.raises(ValueError, match=r"nn\.Linear\(3, 3\)"):
+        Coupling(conv, skip=nn.Linear(3, 2).double()).bind(graph, x)

@@ -22,7 +22,7 @@ EdgeAttr = Float[Tensor, "edges dims"] | Callable[[Graph], Float[Tensor, "edges 
 
 
 class Coupling(Field):
-    """A graph convolution as coupling, dx/dt = act(conv(x)) - leak x.
+    """A graph convolution as coupling, dx/dt = act(conv(x) + skip(x)) - leak x.
 
     `conv` is any layer of torch_geometric, or any module called as `conv(x, edge_index)`. It gets
     `edge_weight` (the graph's weights, in the dtype of the state) and `edge_attr` where its forward
@@ -33,19 +33,23 @@ class Coupling(Field):
         conv: The layer; it maps a state to one of the same shape.
         act: A function of every entry.
         leak: Decay towards zero: a number or a 0-d tensor; an `nn.Parameter` is learned.
+        skip: An affine map of every node's own state, `nn.Linear(channels, channels)`, that is
+            added to what comes from the neighbours; None for none.
         edge_attr: Edge features, in the order of `graph.edge_index` (sorted by receiver, then
             sender), or a function of the graph that returns them.
 
     Raises:
         ValueError: When `edge_attr` is given to a layer that takes none, or the layer asks for
-            more than a coupling has; at bind, when the layer
-            does not keep the state's shape.
+            more than a coupling has; at bind, when the layer or the skip does not keep the state's
+            shape.
 
     Warns:
         UserWarning: At bind, when the graph has weights and the layer takes none.
 
     References:
         Poli et al., Graph Neural Ordinary Differential Equations, 2019, arXiv:1911.07532, eq. 2.
+        Gong et al., Geometrically principled connections in graph neural networks, CVPR 2020,
+        arXiv:2004.02658 (affine skip connections).
 
     >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
     >>> class Swap(nn.Module):
@@ -66,6 +70,7 @@ class Coupling(Field):
         act: Callable[[Tensor], Tensor] = torch.tanh,
         leak: float | Tensor = 1.0,
         edge_attr: EdgeAttr | None = None,
+        skip: nn.Module | None = None,
     ) -> None:
         super().__init__()
         takes = inspect.signature(conv.forward).parameters
@@ -84,7 +89,7 @@ class Coupling(Field):
             raise ValueError(
                 f"{type(conv).__name__} takes no edge_attr; its arguments are {', '.join(takes)}"
             )
-        self.conv, self.act, self.edge_attr = conv, act, edge_attr
+        self.conv, self.act, self.edge_attr, self.skip = conv, act, edge_attr, skip
         hold(self, "leak", leak, dims=0)
 
     def prepare(self, graph: Graph, x0: State) -> None:
@@ -119,8 +124,19 @@ class Coupling(Field):
                 f"shape of x: choose out_channels (times heads, if they are concatenated) = "
                 f"{x0.shape[-1]}"
             )
+        if self.skip is not None:
+            width = getattr(self.skip, "in_features", x0.shape[-1])
+            with torch.no_grad():
+                moved = self.skip(x0).shape if width == x0.shape[-1] else None
+            if moved != x0.shape:
+                raise ValueError(
+                    f"the skip {self.skip} does not keep a state {tuple(x0.shape)}; give "
+                    f"nn.Linear({x0.shape[-1]}, {x0.shape[-1]})"
+                )
 
     def rest(self, t: Tensor, x: Tensor) -> Tensor:
         """The activated coupling, and the leak."""
         assert self.graph is not None
-        return self.act(self.conv(x, self.graph.edge_index, **self.told)) - self.leak * x
+        moved: Tensor = self.conv(x, self.graph.edge_index, **self.told)
+        moved = moved if self.skip is None else moved + self.skip(x)
+        return self.act(moved) - self.leak * x
