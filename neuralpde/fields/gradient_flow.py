@@ -19,12 +19,13 @@ class GradientFlow(Field):
 
     E falls along it, dE/dt = -|dx/dt|^2, and it is the field's `lyapunov` functional. Where E is
     twice differentiable in autograd's eyes, gradients flow through solves as through any field
-    (but not through `torch.compile`, which has no double backward).
+    (but not through `torch.compile`, which has no double backward, unless E gives its slope).
 
     Args:
         energy: E as a function of the state `[nodes, channels]` and the bound graph (None without
             one), which returns one number per graph, or a number for one graph. The energy of a
-            graph depends on its own nodes alone. An `nn.Module` where it has parameters.
+            graph depends on its own nodes alone. An `nn.Module` where it has parameters. Where it
+            has a method `slope(x, graph)`, that is dE/dx, and nothing is differentiated.
         norm: Which Dirichlet form is this field's own; see `Field.norm`.
 
     Raises:
@@ -48,6 +49,9 @@ class GradientFlow(Field):
 
     def rest(self, t: Tensor, x: Tensor) -> Tensor:
         """Minus the gradient."""
+        if hasattr(self.energy, "slope"):
+            slope: Tensor = self.energy.slope(x, self.graph)
+            return -slope
         tracked = torch.is_grad_enabled()
         with torch.enable_grad():
             at = x if x.requires_grad else x.detach().requires_grad_()

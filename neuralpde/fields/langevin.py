@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuralpde.fields.constants import hold, spend
-from neuralpde.fields.field import Field, State
-from neuralpde.fields.slope import downhill
+from neuralpde.fields.field import State
+from neuralpde.fields.gradient_flow import GradientFlow
 from neuralpde.graph import Graph
 from solvers.rows import Rows
 
@@ -69,7 +68,7 @@ class DoubleWell(nn.Module):
         return f"coupling={self.coupling!r}, height={self.height!r}"
 
 
-class Langevin(Field):
+class Langevin(GradientFlow):
     """Overdamped Langevin dynamics, dX = -grad E(X) dt + sqrt(2 T) dW.
 
     Where exp(-E/T) can be integrated, it is the density of the stationary law, up to a factor. On a
@@ -97,17 +96,15 @@ class Langevin(Field):
     ([[-8.0]], 1.0)
     """
 
-    batched_time = True
     temperature: float | Tensor
 
     def __init__(
         self, energy: Energy | nn.Module | None = None, temperature: float | Tensor = 1.0
     ) -> None:
-        super().__init__()
+        super().__init__(DoubleWell() if energy is None else energy)
         hold(self, "temperature", temperature, dims=0)
         if not bool(torch.as_tensor(temperature).detach() >= 0):
             raise ValueError(f"temperature is {temperature!r}; it is not negative")
-        self.energy: Any = DoubleWell() if energy is None else energy
 
     def prepare(self, graph: Graph, x0: State) -> None:
         """Freeze the strength of the noise."""
@@ -119,33 +116,6 @@ class Langevin(Field):
             # What the energy asks of the graph is found here, once.
             self.energy(x0, graph)
         spend(self, "temperature")
-
-    def rest(self, t: Tensor, x: Tensor) -> Tensor:
-        """The force -grad E."""
-        if hasattr(self.energy, "slope"):
-            slope: Tensor = self.energy.slope(x, self.graph)
-            return -slope
-        return downhill(self._energy, x)
-
-    def lyapunov(self, x: State) -> Float[Tensor, " graphs"]:
-        """The energy of each graph, float64.
-
-        Raises:
-            ValueError: For an energy that does not tell the graphs of a batch apart.
-        """
-        assert isinstance(x, Tensor)
-        found = self._energy(x).double()
-        graphs = 1 if self.graph is None else self.graph.num_graphs
-        if found.numel() != graphs:
-            raise ValueError(
-                f"the energy has shape {tuple(found.shape)} for {graphs} graphs; return one "
-                "number for each, [graphs]"
-            )
-        return found.reshape(graphs)
-
-    def _energy(self, x: Tensor) -> Tensor:
-        found: Tensor = self.energy(x, self.graph)
-        return found
 
     def extra_repr(self) -> str:
         """The temperature."""
