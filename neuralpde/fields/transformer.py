@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,7 +12,7 @@ from torch import Tensor, nn
 from neuralpde.fields.field import Field, State
 from neuralpde.fields.prior import prior
 from neuralpde.graph import Graph
-from neuralpde.operators import Attention, SparseOperator
+from neuralpde.operators import Attention, Kronecker, SparseOperator
 from solvers.failure import unknown_name
 
 VARIANTS = ("linear", "nonlinear")
@@ -24,7 +27,7 @@ class TransformerFlow(Field):
 
         nonlinear  A_h is computed from x at every evaluation
         linear     A_h is computed from x0 and frozen: with one head, a step X + A X H of length 1
-                   has the spectrum `1 + lambda_A lambda_H`. Explicit methods run it
+                   has the spectrum `1 + lambda_A lambda_H`. The operator is sum_h A_h (x) H_h
 
     With "sinkhorn" on an undirected graph, tied queries and keys `x W` without bias, and `H_h` a
     positive multiple of `W W^T` it climbs along a gradient, as Sander et al. show for points.
@@ -80,7 +83,7 @@ class TransformerFlow(Field):
                 f"{heads} heads do not divide {attention_dim} dims; choose dims = heads * d"
             )
         self.channels, self.variant, self.self_loops = channels, variant, float(self_loops)
-        self.heads = heads
+        self.heads, self.has_rest = heads, variant == "nonlinear"
         self.attention = nn.ModuleList(
             Attention(channels, attention_dim // heads, 1, kernel, normalise, tied=tied)
             for _ in range(heads)
@@ -101,16 +104,16 @@ class TransformerFlow(Field):
             shape = tuple(x0.shape) if isinstance(x0, Tensor) else "a tuple"
             raise ValueError(f"x0 is {shape}; this TransformerFlow takes [nodes, {self.channels}]")
         self.pattern, self.prior = prior(graph, self.self_loops)
-        self.frozen: list[SparseOperator] | None = None
         if self.variant == "linear":
-            self.frozen = self._attend(x0)
-            del self._modules["attention"]
+            pairs = zip(self._attend(x0), self.H.unbind(), strict=True)
+            self.operator = reduce(add, (Kronecker(A, H) for A, H in pairs))
+            # The operator stands for the parameters it was computed from.
+            self._modules = {}
 
     def rest(self, t: Tensor, x: Tensor) -> Tensor:
         """Every head gathers its values; their matrices of channels are multiplied last."""
-        heads = self._attend(x) if self.frozen is None else self.frozen
         values = self.value(x).chunk(self.heads, 1)
-        gathered = [A @ v.contiguous() for A, v in zip(heads, values, strict=True)]
+        gathered = [A @ v.contiguous() for A, v in zip(self._attend(x), values, strict=True)]
         moved: Tensor = self.out(torch.cat(gathered, 1))
         return moved
 
