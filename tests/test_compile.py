@@ -166,7 +166,10 @@ def test_the_operations_of_a_traced_graph_are_what_torch_expects() -> None:
     for transposed in (False, True):
         arguments = (*sets, values, x, transposed, False)
         torch.library.opcheck(traced_product, arguments)
-        call = lambda v, x, t=transposed: traced_product(*sets, v, x, t, False)  # noqa: E731
+
+        def call(v: Tensor, x: Tensor, t: bool = transposed) -> Tensor:
+            return traced_product(*sets, v, x, t, False)
+
         assert torch.autograd.gradgradcheck(call, (values, x))
     torch.library.opcheck(traced_dot, (*sets, g, x))
     torch.testing.assert_close(traced_dot(*sets, g, x), gather_dot(pattern, g, x))

@@ -246,7 +246,10 @@ def test_softmax_is_differentiable_twice_in_both_directions():
     q, k = (torch.randn(4, 4, dtype=F64, requires_grad=True) for _ in range(2))
     weights = torch.rand(pattern.nnz, dtype=F64) + 0.1
     for settings in ({}, {"weights": weights, "over": "sender"}):
-        values = lambda q, k, s=settings: attention(pattern, q, k, heads=2, **s).values  # noqa: E731
+
+        def values(q, k, s=settings):
+            return attention(pattern, q, k, heads=2, **s).values
+
         assert gradcheck(values, (q, k), check_forward_ad=True)
         assert gradgradcheck(values, (q, k), check_fwd_over_rev=True)
 

@@ -196,9 +196,10 @@ def test_graphs_with_unlike_numbers_of_stages_step_together() -> None:
     assert together.error is not None
     for g in range(3):
         own = rows.batch == g
-        f = lambda c, y, own=own, g=g: (  # noqa: E731
-            rate[own] * y[0] + math.sin(t[g] + c * h[g]),
-        )
+
+        def f(c, y, own=own, g=g):
+            return (rate[own] * y[0] + math.sin(t[g] + c * h[g]),)
+
         mine = (x[0][own],)
         alone = RKL2().step(f, float(h[g]), mine, f(0.0, mine), plan=s[g : g + 1])
         assert alone.error is not None
@@ -248,7 +249,9 @@ def test_steps_pass_gradcheck_in_state_parameter_and_step(s: int) -> None:
     L = catalogue.path(4).laplacian("comb", dtype=F64).to_dense()
 
     def advance(x: Tensor, rate: Tensor, h: Tensor) -> Tensor:
-        f = lambda c, y: (-rate * (L @ torch.tanh(y[0])),)  # noqa: E731
+        def f(c, y):
+            return (-rate * (L @ torch.tanh(y[0])),)
+
         return RKL2().step(f, h, (x,), f(0.0, (x,)), plan=np.array([s])).x[0]
 
     scalars = (torch.tensor(value, dtype=F64, requires_grad=True) for value in (1.3, 0.7))
