@@ -131,3 +131,14 @@ def test_a_measure_of_ones_own_can_be_judged() -> None:
     times = torch.linspace(0, 60, 61, dtype=torch.float64)
     traj = solve(Heat(), normal(), times, GRID)
     assert verdict(traj, traj.measure(Dirichlet()), traj["norm"]).outcome == "over-smooths"
+
+
+@pytest.mark.parametrize(
+    ("shift", "power", "outcome"),
+    [(1.0, 2.0, "smooths slowly"), (50.0, 8.0, "undecided"), (900.0, 40.0, "over-smooths")],
+)
+def test_how_much_the_rate_slows_down_decides(shift: float, power: float, outcome: str) -> None:
+    # On the later half, 50 to 100, rates fall to (50 + shift) / (100 + shift): 0.50, 0.67, 0.95.
+    t = torch.linspace(0, 100, 201, dtype=torch.float64)
+    traj, one = Trajectory(t, torch.zeros(201, 1, 1)), Series(t, torch.ones(201))
+    assert verdict(traj, Series(t, (t + shift) ** -power), one).outcome == outcome
