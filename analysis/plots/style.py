@@ -1,0 +1,63 @@
+"""How figures look: sizes of a paper, colours that colour-blind readers tell apart."""
+
+from __future__ import annotations
+
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMN = 85 / 25.4
+"""Width of a paper's column, inches."""
+
+PAGE = 170 / 25.4
+"""Width of a paper's page, inches."""
+
+# Okabe and Ito's colours.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+
+CYCLE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Colours of many lines, in order; beyond them markers and dashes must tell lines apart."""
+
+LINE = 38
+"""Letters of a title that fit above a third of a page."""
+
+STYLE: dict[Any, Any] = {
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6,
+    "ytick.labelsize": 6,
+    "legend.fontsize": 6,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.1,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def axes(ax: Axes | None = None, width: float = COLUMN, height: float | None = None) -> Axes:
+    """The axes that came, or new ones as wide as a column.
+
+    >>> import matplotlib.pyplot as plt
+    >>> new = axes()
+    >>> axes(new) is new
+    True
+    >>> plt.close(new.figure)
+    """
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    size = (width, height or 0.75 * width)
+    return plt.subplots(figsize=size, layout="constrained")[1]
+
+
+def title(convention: str) -> str:
+    """A convention in lines that leave the neighbour its place.
+
+    >>> title("comb: tr(x'Lx)")
+    'comb: tr($x^TLx$)'
+    """
+    return fill(convention, LINE).replace("x'Lx", "$x^TLx$")
