@@ -7,6 +7,7 @@ figure is drawn.
 from analysis.plots.curves import curve, energy
 from analysis.plots.maps import VIEWS, View, film, layout, state
 from analysis.plots.report import summary
+from analysis.plots.studies import against_evaluations, grids
 from analysis.plots.style import BLUE, COLUMN, CYCLE, GREEN, GREY, ORANGE, PAGE, STYLE
 
 __all__ = [
@@ -20,9 +21,11 @@ __all__ = [
     "STYLE",
     "VIEWS",
     "View",
+    "against_evaluations",
     "curve",
     "energy",
     "film",
+    "grids",
     "layout",
     "state",
     "summary",
