@@ -16,6 +16,7 @@ from analysis.study import Study
 from neuralpde import catalogue, solve
 from neuralpde.fields import AllenCahn, Heat
 from solvers.failure import SolveFailed
+from solvers.schedules import Grid
 
 
 @dataclass
@@ -198,3 +199,22 @@ def test_step_control_stands_beside_grids() -> None:
     assert tight["evaluations"] > loose["evaluations"]
     ax = study.plot("state error", problem="AllenCahn", solver="dopri5")
     assert {text.get_text() for text in ax.get_legend().get_texts()} == {"uniform", "adaptive"}
+
+
+class Fitted:
+    """A schedule that cost something."""
+
+    evaluations = 49
+
+    def grid(self, n: int) -> Grid:
+        return np.linspace(0.0, 1.0, n + 1)
+
+
+def test_what_a_schedule_cost_stands_in_its_own_column() -> None:
+    grids = {"uniform": "uniform", "fitted": Fitted()}
+    rows = compare(Noisy(), schedules=grids, steps=[4], seeds=2).table().rows
+    assert [(row["schedule"], row["fitting"], row["evaluations"]) for row in rows] == [
+        ("uniform", 0, 8),
+        ("fitted", 49, 8),
+        ("uniform again", 0, 8),
+    ]
