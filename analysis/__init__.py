@@ -1,6 +1,7 @@
 """What one reads off a trajectory: measures, and the figures that show them."""
 
 from analysis import plots
+from analysis.candidates import Candidate, candidate
 from analysis.curvature import balanced_forman, forman
 from analysis.decay import Decay, Law, fit_decay
 from analysis.energies import Dirichlet, Norm, Rayleigh
@@ -16,12 +17,15 @@ from analysis.resistance import (
 )
 from analysis.ricci import lin_lu_yau, ollivier
 from analysis.similarity import MAD, ConsensusDistance
+from analysis.step_sizes import StepSize
 from analysis.tracing import trace
+from analysis.tracks import Track, track
 from analysis.verdicts import Verdict, verdict
 from neuralpde.energies import dirichlet_energy
 
 __all__ = [
     "MAD",
+    "Candidate",
     "ConsensusDistance",
     "Cut",
     "Decay",
@@ -35,8 +39,11 @@ __all__ = [
     "NumericalRank",
     "Rayleigh",
     "Resistances",
+    "StepSize",
+    "Track",
     "Verdict",
     "balanced_forman",
+    "candidate",
     "cheeger_sweep",
     "commute_time",
     "dirichlet_energy",
@@ -50,5 +57,6 @@ __all__ = [
     "plots",
     "spectral_gap",
     "trace",
+    "track",
     "verdict",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 
@@ -28,6 +27,7 @@ class StepSize:
     Args:
         name: Name of its series.
 
+    >>> import torch
     >>> from neuralpde import Graph, solve
     >>> pair = Graph(torch.tensor([[0, 1], [1, 0]]))
     >>> traj = solve(

@@ -259,7 +259,9 @@ class Trajectory:
             t = torch.from_numpy(data["t"])
             tried = {name: f"steps/{name}" for name in Steps.__annotations__}
             known = all(name in data for name in tried.values())
-            steps = Steps(**{k: torch.from_numpy(data[v]) for k, v in tried.items()}) if known else None
+            steps = (
+                Steps(**{k: torch.from_numpy(data[v]) for k, v in tried.items()}) if known else None
+            )
         stats = header["stats"]
         for key in ("accepted", "rejected"):
             stats[key] = tuple(stats[key]) if isinstance(stats[key], list) else stats[key]

@@ -5,7 +5,10 @@ figure is drawn.
 """
 
 from analysis.plots.curves import curve, energy
+from analysis.plots.histograms import curvatures
 from analysis.plots.maps import VIEWS, View, film, layout, state
+from analysis.plots.pace import pace, step_errors, step_sizes
+from analysis.plots.panels import PANELS, course, panels
 from analysis.plots.report import summary
 from analysis.plots.style import BLUE, COLUMN, CYCLE, GREEN, GREY, ORANGE, PAGE, STYLE
 
@@ -17,13 +20,20 @@ __all__ = [
     "GREY",
     "ORANGE",
     "PAGE",
+    "PANELS",
     "STYLE",
     "VIEWS",
     "View",
+    "course",
+    "curvatures",
     "curve",
     "energy",
     "film",
     "layout",
+    "pace",
+    "panels",
     "state",
+    "step_errors",
+    "step_sizes",
     "summary",
 ]
