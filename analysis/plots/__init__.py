@@ -8,7 +8,7 @@ from analysis.plots.curves import curve, energy
 from analysis.plots.histograms import curvatures
 from analysis.plots.maps import VIEWS, View, film, layout, state
 from analysis.plots.pace import pace, step_errors, step_sizes
-from analysis.plots.panels import PANELS, course, panels
+from analysis.plots.panels import PANELS, USUAL, course, panels
 from analysis.plots.report import summary
 from analysis.plots.style import BLUE, COLUMN, CYCLE, GREEN, GREY, ORANGE, PAGE, STYLE
 
@@ -22,6 +22,7 @@ __all__ = [
     "PAGE",
     "PANELS",
     "STYLE",
+    "USUAL",
     "VIEWS",
     "View",
     "course",

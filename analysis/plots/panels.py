@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,8 @@ from torch import Tensor
 from analysis.decay import Decay, Law, fit_decay
 from analysis.plots.style import BLUE, COLUMN, CYCLE, GREY, STYLE, axes, logarithmic, title
 from analysis.ranks import EffectiveRank
+from analysis.similarity import MAD
+from solvers.failure import unknown_name
 from solvers.series import Series
 from solvers.trajectory import Trajectory
 
@@ -28,31 +29,17 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)))
 """Dashes of the first seven curves, the next seven, and so on."""
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One of the panels.
+PANELS = {
+    "energy": "energy $E$",
+    "norm": "norm $|x|$",
+    "rayleigh": "Rayleigh quotient",
+    "rank": "effective rank",
+    "MAD": "MAD",
+}
+"""What `panels` can show, and its name on the axis. The energy alone does not tell smoothing from a
+norm that falls."""
 
-    Attributes:
-        name: Of the series.
-        label: On the vertical axis.
-        log: Whether that is logarithmic.
-
-    >>> [panel.name for panel in PANELS]
-    ['energy', 'norm', 'rayleigh', 'rank']
-    """
-
-    name: str
-    label: str
-    log: bool = True
-
-
-PANELS = (
-    Panel("energy", "energy $E$"),
-    Panel("norm", "norm $|x|$"),
-    Panel("rayleigh", "Rayleigh quotient"),
-    Panel("rank", "effective rank", log=False),
-)
-"""What `panels` draws: the energy alone does not tell smoothing from a norm that falls."""
+USUAL = ("energy", "norm", "rayleigh", "rank")
 
 
 def course(
@@ -84,18 +71,17 @@ def course(
     >>> series = Series(t, 3 * torch.exp(-2 * t))
     >>> ax = course(series, law=fit_decay(series).exponential)
     >>> ax.get_legend_handles_labels()[1]
-    ['$e^{-r t}$, $r$ = 2 ± 0']
+    ['$e^{-rt}$, $r$ = 2 ± 0']
     """
     ax = axes(ax)
-    told = label
-    if law is not None:
-        rate = f"{_law(law)} = {law.rate:.3g} ± {_error(law)}"
-        told = f"{label}: {rate}" if label else rate
+    rate = "" if law is None else f"{_law(law)} = {law.rate:.3g} ± {_error(law)}"
+    told = f"{label}: {rate}" if label and rate else label
     ax.plot(series.t, series.y, color=color, ls=dash, label=told or None)
     if law is not None:
         last = float(series.t[-1]) if end is None else end
         t = torch.linspace(law.start, last, 65, dtype=torch.float64)
-        ax.plot(t, law(t), color="black", ls=(0, (3, 2)), lw=0.8, zorder=3)
+        own = None if label else rate
+        ax.plot(t, law(t), color="black", ls=(0, (3, 2)), lw=0.8, zorder=3, label=own)
     good = series.y[series.y.isfinite()]
     if log and len(good) and bool((good > 0).all()):
         _scaled(series, good, ax, floor)
@@ -106,6 +92,7 @@ def panels(
     told: Trajectory | Mapping[str, Mapping[str, Series]],
     figure: Figure | None = None,
     *,
+    show: Sequence[str] = USUAL,
     fit: bool = True,
     window: tuple[float, float] | None = None,
     axis: str = "time $t$",
@@ -117,16 +104,17 @@ def panels(
     values. Several curves share the panels, told apart by colour.
 
     Args:
-        told: A trajectory on a graph; or curves by name, each with "energy", "norm", "rayleigh" and
-            "rank", as `Track.series` has them.
+        told: A trajectory on a graph; or curves by name, each with the series to show, as
+            `Track.series` has them.
         figure: Where; a new one by default.
+        show: Names out of `PANELS`, from top to bottom.
         fit: Whether C1 e^(-C2 t) is fitted to falling energies and drawn, its rate in the legend.
         window: First and last time of the fit; the later half by default.
         axis: Name of the horizontal axis.
         width: Of a new figure, inches.
 
     Raises:
-        ValueError: For a trajectory without a graph, or of several.
+        ValueError: For a trajectory without a graph, or of several, and for unknown panels.
 
     >>> from neuralpde import catalogue, solve
     >>> from neuralpde.fields import Heat
@@ -137,18 +125,21 @@ def panels(
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
+    for name in show:
+        if name not in PANELS:
+            raise unknown_name("panel", name, PANELS)
     alone = isinstance(told, Trajectory)
     curves = {"": _series(told)} if isinstance(told, Trajectory) else told
     with mpl.rc_context(STYLE):
         figure = figure or plt.figure(
-            figsize=(width, 0.32 * COLUMN * len(PANELS) + 0.35), layout="constrained"
+            figsize=(width, 0.32 * COLUMN * len(show) + 0.35), layout="constrained"
         )
-        rows = list(figure.subplots(len(PANELS), 1, sharex=True))
-        for panel, ax in zip(PANELS, rows, strict=True):
+        rows = list(figure.subplots(len(show), 1, sharex=True, squeeze=False)[:, 0])
+        for panel, ax in zip(show, rows, strict=True):
             looks = zip(curves.items(), cycle(CYCLE), strict=False)
             for k, ((name, series), color) in enumerate(looks):
-                one = series[panel.name]
-                law = _fitted(one, window) if fit and panel.name == "energy" else None
+                one = series[panel]
+                law = _fitted(one, window) if fit and panel == "energy" else None
                 shown = law is not None and law.exponential.rate > 0
                 course(
                     one,
@@ -157,17 +148,18 @@ def panels(
                     label=name,
                     law=law.exponential if shown and law is not None else None,
                     end=None if law is None else law.end,
-                    log=panel.log,
+                    log=panel != "rank",
                     dash=DASHES[k // len(CYCLE) % len(DASHES)],
                     floor=alone,
                 )
-            ax.set_ylabel(panel.label)
+            ax.set_ylabel(PANELS[panel])
             ax.set_title(title(one.convention), loc="left", color="0.3", pad=2)
-        rows[-1].set_ylim(bottom=0)
+            if panel == "rank":
+                ax.set_ylim(bottom=0)
         rows[-1].set_xlabel(axis)
         _legend(rows[0], figure, alone)
         if alone:
-            _rug(rows[0], curves[""]["energy"])
+            _rug(rows[0], curves[""][show[0]])
         figure.align_ylabels(rows)
     return figure
 
@@ -179,7 +171,8 @@ def _series(trajectory: Trajectory) -> dict[str, Series]:
     known = "effective rank" in trajectory
     rank = trajectory["effective rank"] if known else trajectory.measure(EffectiveRank())
     norm, rayleigh = trajectory["norm"], trajectory["rayleigh"]
-    return {"energy": energy, "norm": norm, "rayleigh": rayleigh, "rank": rank}
+    mad = trajectory["MAD"] if "MAD" in trajectory else trajectory.measure(MAD())
+    return {"energy": energy, "norm": norm, "rayleigh": rayleigh, "rank": rank, "MAD": mad}
 
 
 def _fitted(series: Series, window: tuple[float, float] | None) -> Decay | None:
