@@ -8,6 +8,7 @@ from analysis.energies import Dirichlet, Norm, Rayleigh
 from analysis.gap import Cut, cheeger_sweep, fiedler_vector, spectral_gap
 from analysis.invariants import Lyapunov, Mass
 from analysis.measures import Measure
+from analysis.propagation import propagate
 from analysis.ranks import EffectiveRank, NumericalRank
 from analysis.resistance import (
     Resistances,
@@ -55,6 +56,7 @@ __all__ = [
     "lin_lu_yau",
     "ollivier",
     "plots",
+    "propagate",
     "spectral_gap",
     "trace",
     "track",

@@ -36,6 +36,11 @@ class Candidate:
         norm: The Dirichlet form whose kernel the propagation keeps.
         axis: "layer" or "time", which one unit of depth is.
         rewire: What is done to the graph before.
+
+    >>> still = Candidate(lambda graph, x, depth: solve(lambda t, x: 0 * x, x, (0.0, depth), graph))
+    >>> pair = Graph(torch.tensor([[0, 1], [1, 0]]))
+    >>> still.run(pair, torch.eye(2, dtype=torch.float64), 3).energy.y[-1].item()
+    2.0
     """
 
     run: Run
@@ -145,8 +150,8 @@ def _rewired(way: str) -> Callable[[Graph], Graph]:
 
         steps = max(1, round(MORE_EDGES * graph.num_edges))
         generator = torch.Generator().manual_seed(0)
-        kinds = {"sdrf": SDRF(steps, 20.0, generator=generator), "fosr": FoSR(steps)}
-        return Graph.of(kinds[way](graph.to_pyg()))
+        sdrf, fosr = SDRF(steps, 20.0, generator=generator), FoSR(steps)
+        return Graph.of((sdrf if way == "sdrf" else fosr)(graph.to_pyg()))
 
     return rewire
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.candidates import Candidate, candidate
-from analysis.decay import Law, fit_decay
+from analysis.decay import Decay, fit_decay
 from analysis.energies import Dirichlet, Norm, Rayleigh
 from analysis.measures import Measure
 from analysis.ranks import EffectiveRank
@@ -48,8 +48,8 @@ class Track:
         window: First and last layer of the rates; None for the later half.
 
     >>> from neuralpde import catalogue
-    >>> (heat,) = track(["heat"], catalogue.complete(3), depth=8, channels=2)
-    >>> heat.shape.outcome, round(heat.law.rate, 6)
+    >>> (heat,) = track(["heat"], catalogue.ring(6), depth=24, channels=2)
+    >>> heat.shape.outcome, round(heat.decay.exponential.rate, 6)
     ('over-smooths', 2.0)
     """
 
@@ -62,13 +62,13 @@ class Track:
     window: tuple[float, float] | None = None
 
     @property
-    def law(self) -> Law | None:
-        """The exponential fitted to the energy, or None where too few values lie above the floor.
+    def decay(self) -> Decay | None:
+        """The laws fitted to the energy, or None where too few values lie above the floor.
 
-        The energy is a square: the survey's C2, which belongs to its root, is half this rate.
+        The energy is a square: the survey's C2, which belongs to its root, is half its rate.
         """
         try:
-            return fit_decay(self.series["energy"], *(self.window or (None, None))).exponential
+            return fit_decay(self.series["energy"], *(self.window or (None, None)))
         except ValueError:
             return None
 
@@ -85,7 +85,11 @@ class Track:
 
     def row(self) -> dict[str, Any]:
         """One line of the table of verdicts."""
-        law, (fallen, by_norm) = self.law, self.decades
+        found, (fallen, by_norm) = self.decay, self.decades
+        rate = error = math.nan
+        if found is not None:
+            # Weights that are drawn anew make the steps of log E independent.
+            rate, error = found.exponential.rate, max(found.exponential.error, found.wander)
         return {
             "field": self.name,
             "axis": self.axis,
@@ -94,8 +98,8 @@ class Track:
             "E last": float(self.series["energy"].y[-1]),
             "decades": fallen,
             "of the norm": by_norm,
-            "rate": math.nan if law is None else law.rate,
-            "error": math.nan if law is None else law.error,
+            "rate": rate,
+            "error": error,
             "MAD": float(self.series["MAD"].y[-1]),
             "rank": float(self.series["rank"].y[-1]),
             "by energy": self.absolute.outcome,
@@ -145,7 +149,7 @@ def track(
         arXiv:2303.10993.
 
     >>> from neuralpde import catalogue
-    >>> [one.absolute.outcome for one in track(["gcn", "wave"], catalogue.grid(4, 4), 24)]
+    >>> [one.absolute.outcome for one in track(["heat", "wave"], catalogue.ring(6), 24)]
     ['over-smooths', 'does not smooth']
     """
     chosen = {name: candidate(name) for name in names}

@@ -68,8 +68,8 @@ class Steps:
         begun = np.where(accepted[:, None], t - h, t)
         columns = (np.where(h == 0, np.nan, values) for values in (begun, h, ratio))
         one = h.shape[1] == 1
-        t, h, ratio = (torch.from_numpy(c[:, 0] if one else c) for c in columns)
-        return cls(t, h, ratio, torch.from_numpy(accepted))
+        lined = (torch.from_numpy(column[:, 0] if one else column) for column in columns)
+        return cls(*lined, torch.from_numpy(accepted))
 
     @classmethod
     def joined(cls, parts: Sequence[Steps]) -> Steps:

@@ -47,12 +47,11 @@ def curvatures(
     if not known:
         raise ValueError("there are no curvatures to draw: every set is empty or NaN")
     ax = axes(ax)
-    edges = np.histogram_bin_edges(np.concatenate(list(known.values())), bins)
+    edges = np.histogram_bin_edges(np.concatenate(list(known.values())), bins).tolist()
     for (name, one), color in zip(known.items(), cycle(CYCLE), strict=False):
         told = f"{name}: mean {one.mean():.3g}, least {one.min():.3g}"
-        shared = {"bins": list(edges), "density": True, "color": color}
-        ax.hist(one, histtype="stepfilled", alpha=0.18, **shared)
-        ax.hist(one, histtype="step", lw=1.1, label=told, **shared)
+        ax.hist(one, edges, density=True, histtype="stepfilled", alpha=0.18, color=color)
+        ax.hist(one, edges, density=True, histtype="step", lw=1.1, color=color, label=told)
         top = ax.get_xaxis_transform()
         ax.plot([one.mean()], [1.0], "v", color=color, ms=4, clip_on=False, transform=top)
     ax.axvline(0.0, color="0.7", lw=0.6, zorder=0)

@@ -65,7 +65,7 @@ def pace(
     radius: float | None = None,
     width: float = COLUMN,
 ) -> Figure:
-    r"""The energy over the steps that computed it: sizes, refusals, errors and stiffness.
+    """The energy over the steps that computed it: sizes, refusals, errors and stiffness.
 
     Args:
         trajectory: A trajectory of one clock, from a solver that takes steps.
@@ -81,8 +81,8 @@ def pace(
     >>> from neuralpde.fields import Heat
     >>> x0 = torch.eye(5, dtype=torch.float64)
     >>> heat = solve(Heat(), x0, 9.0, catalogue.ring(5), solver="dopri5")
-    >>> [ax.get_ylabel() for ax in pace(heat, radius=4.0).axes]
-    ['energy $E$', 'step size $h$', 'error / tolerance', r'stiffness $h \rho$']
+    >>> [ax.get_ylabel() for ax in pace(heat).axes]
+    ['energy $E$', 'step size $h$', 'error / tolerance']
     """
     import matplotlib as mpl
     import matplotlib.pyplot as plt
@@ -137,8 +137,8 @@ def _tries(ax: Axes, steps: Steps, y: torch.Tensor, label: str, color: str = BLU
     taken = steps.accepted
     ax.plot(steps.t[taken], y[taken], ".-", color=color, ms=2, lw=0.5, label="taken")
     if bool((~taken).any()):
-        refused = {"color": ORANGE, "ms": 2.5, "mew": 0.6, "ls": "none", "zorder": 3}
-        ax.plot(steps.t[~taken], y[~taken], "x", label="refused", **refused)
+        t = steps.t[~taken]
+        ax.plot(t, y[~taken], "x", color=ORANGE, ms=2.5, mew=0.6, zorder=3, label="refused")
     logarithmic(ax)
     ax.set_xlabel("time $t$")
     ax.set_ylabel(label)

@@ -203,9 +203,9 @@ def _scaled(series: Series, good: Tensor, ax: Axes, floor: bool) -> None:
         low = min(low, float(series.floor[lost].min()))
         ax.set_ylim(low / 2 / (high / low) ** 0.12, high * (high / low) ** 0.05)
         bottom = ax.get_ylim()[0]
-        shade = {"color": GREY, "alpha": 0.35, "lw": 0}
         top = np.maximum(series.floor.numpy(), bottom)
-        ax.fill_between(series.t.numpy(), bottom, top, label="below the floor", **shade)
+        name = "below the floor"
+        ax.fill_between(series.t.numpy(), bottom, top, color=GREY, alpha=0.35, lw=0, label=name)
     logarithmic(ax)
 
 
