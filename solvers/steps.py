@@ -68,8 +68,8 @@ class Steps:
         begun = np.where(accepted[:, None], t - h, t)
         columns = (np.where(h == 0, np.nan, values) for values in (begun, h, ratio))
         one = h.shape[1] == 1
-        lined = (torch.from_numpy(column[:, 0] if one else column) for column in columns)
-        return cls(*lined, torch.from_numpy(accepted))
+        lined = [torch.from_numpy(column[:, 0] if one else column) for column in columns]
+        return cls(lined[0], lined[1], lined[2], torch.from_numpy(accepted))
 
     @classmethod
     def joined(cls, parts: Sequence[Steps]) -> Steps:

@@ -97,8 +97,8 @@ def assert_tracks(out: Path) -> None:
     """A verdict for each field, the layers with falling energies, two figures."""
     with one(out, "verdicts.csv").open(newline="") as file:
         verdicts = {row["field"]: row for row in csv.DictReader(file)}
-    assert set(verdicts) == {"gcn", "heat", "gcn+source", "gcn+fosr"}
-    assert verdicts["heat"]["by shape"] == "over-smooths"
+    assert set(verdicts) == {"gcn", "grand", "gcn+source", "gcn+fosr"}
+    assert verdicts["grand"]["by shape"] == "over-smooths"
     assert verdicts["gcn+source"]["by energy"] == "does not smooth"
     with one(out, "layers.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["field"] == "gcn"]
@@ -151,7 +151,7 @@ SMALLEST = {
             "--channels",
             "16",
             "--fields",
-            "gcn,heat,gcn+source,gcn+fosr",
+            "gcn,grand,gcn+source,gcn+fosr",
         ),
         assert_tracks,
     ),
