@@ -104,6 +104,11 @@ class Decay:
         return (self.start - self.power.origin) / (self.end - self.power.origin)
 
     @property
+    def error(self) -> float:
+        """The standard error of the exponential rate, whether log y scatters or wanders."""
+        return max(self.exponential.error, self.wander)
+
+    @property
     def slowing(self) -> float:
         """By how much the power law's rate is smaller in the later half, in standard errors.
 

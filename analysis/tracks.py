@@ -86,10 +86,6 @@ class Track:
     def row(self) -> dict[str, Any]:
         """One line of the table of verdicts."""
         found, (fallen, by_norm) = self.decay, self.decades
-        rate = error = math.nan
-        if found is not None:
-            # Weights that are drawn anew make the steps of log E independent.
-            rate, error = found.exponential.rate, max(found.exponential.error, found.wander)
         return {
             "field": self.name,
             "axis": self.axis,
@@ -98,8 +94,8 @@ class Track:
             "E last": float(self.series["energy"].y[-1]),
             "decades": fallen,
             "of the norm": by_norm,
-            "rate": rate,
-            "error": error,
+            "rate": math.nan if found is None else found.exponential.rate,
+            "error": math.nan if found is None else found.error,
             "MAD": float(self.series["MAD"].y[-1]),
             "rank": float(self.series["rank"].y[-1]),
             "by energy": self.absolute.outcome,

@@ -66,12 +66,13 @@ def test_panels_show_the_series_of_a_trajectory_over_one_time() -> None:
 def test_the_fit_and_its_error_are_those_of_fit_decay() -> None:
     traj = heat()
     ax = plots.panels(traj).axes[0]
-    law = fit_decay(traj.energy).exponential
+    found = fit_decay(traj.energy)
+    law = found.exponential
     (fit,) = dashed(ax)
     t = torch.as_tensor(fit.get_xdata())
     np.testing.assert_allclose(fit.get_ydata(), law.level * torch.exp(-law.rate * (t - t[0])))
     assert float(t[0]) == law.start
-    assert f"= {law.rate:.3g} ± {law.error:.1g}" in told(ax)[0]
+    assert f"= {law.rate:.3g} ± {found.error:.1g}" in told(ax)[0]
     assert not dashed(plots.panels(traj, fit=False).axes[0])
 
 

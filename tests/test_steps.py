@@ -9,7 +9,7 @@ from torch import Tensor
 
 from analysis import StepSize
 from neuralpde import Graph, Trajectory, catalogue, solve
-from neuralpde.fields import Heat, Layers, allen_cahn
+from neuralpde.fields import Heat, Layers
 
 GRID = catalogue.grid(4, 4)
 
@@ -69,23 +69,37 @@ def test_a_fixed_grid_has_sizes_and_no_errors_also_backwards() -> None:
 
 
 def test_graphs_with_their_own_clocks_have_columns() -> None:
-    batch = Graph.union([catalogue.ring(5), catalogue.complete(6)])
-    traj = solve(allen_cahn(), normal(11, 1), 3.0, batch, solver="dopri5", watch=StepSize())
+    batch = Graph.union([catalogue.ring(5), catalogue.complete(16)])
+    traj = solve(Heat(), normal(21, 1), 3.0, batch, solver="dopri5", watch=StepSize())
     steps = traj.steps
     assert steps is not None
     assert steps.h.shape[1] == 2
     taken = steps.h[steps.accepted]
     torch.testing.assert_close(taken.nansum(0), torch.full((2,), 3.0).double())
-    assert tuple((~taken.isnan()).sum(0).tolist()) == traj.stats.accepted
-    assert traj["step size"].y.shape[1] == 2
+    counts = tuple((~taken.isnan()).sum(0).tolist())
+    assert counts == traj.stats.accepted
+    assert counts[0] != counts[1]
+    refused = (~steps.h[~steps.accepted].isnan()).sum(0)
+    assert tuple(refused.tolist()) == traj.stats.rejected
+    seen = traj["step size"].y
+    for g in range(2):
+        own = taken[:, g][~taken[:, g].isnan()]
+        torch.testing.assert_close(seen[1 : 1 + len(own), g], own, rtol=1e-9, atol=1e-12)
 
 
 def test_graphs_on_one_clock_share_the_worst_error() -> None:
     batch = Graph.union([catalogue.ring(5), catalogue.complete(6)])
-    traj = solve(lambda t, x: -(x**3), normal(11, 1), 3.0, batch, solver="dopri5")
-    assert traj.steps is not None
-    assert traj.steps.h.dim() == 1
-    assert bool((traj.steps.ratio[traj.steps.accepted] <= 1).all())
+    driven = (torch.arange(11) >= 5).double()[:, None]
+
+    def f(t: Tensor, x: Tensor) -> Tensor:
+        return -x + 30 * driven * torch.exp(-(((t - 2.0) / 0.05) ** 2))
+
+    steps = solve(f, normal(11, 1), 4.0, batch, solver="dopri5").steps
+    assert steps is not None
+    assert steps.h.dim() == 1
+    assert bool((steps.ratio[steps.accepted] <= 1).all())
+    assert int((~steps.accepted).sum()) > 0
+    assert bool((steps.ratio[~steps.accepted] > 1).all())
 
 
 def test_pieces_put_their_steps_in_a_row() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import Track, candidate, track
+from analysis import Track, balanced_forman, candidate, spectral_gap, track
 from analysis.tracks import MEASURES
 from neuralpde import Graph, catalogue
 
@@ -136,6 +136,26 @@ def test_rewired_graphs_smooth_faster_and_are_measured_on_the_old_edges(way: str
     last = int(known.nonzero()[-1])
     fallen = [float(one.series["energy"].y[last]) for one in (rewired, plain)]
     assert fallen[0] < 0.5 * fallen[1]
+
+
+def test_the_spectral_way_opens_the_gap_and_the_curved_one_lifts_the_worst_edge() -> None:
+    ways = [candidate(f"gcn+{way}").rewire for way in ("fosr", "sdrf")]
+    assert None not in ways
+    spectral, curved = (way(catalogue.grid(5, 5)) for way in ways if way is not None)
+    assert spectral_gap(spectral) > 1.05 * spectral_gap(catalogue.grid(5, 5))
+    assert spectral_gap(spectral) > 1.1 * spectral_gap(curved)
+    spectral, curved = (way(catalogue.barbell(6)) for way in ways if way is not None)
+    worst = [float(balanced_forman(one).min()) for one in (catalogue.barbell(6), curved)]
+    assert worst[1] > worst[0] + 0.2
+
+
+def test_a_window_bounds_the_fit_of_rates() -> None:
+    (early,) = track(["heat"], catalogue.grid(4, 4), 24, channels=2, window=(0, 8))
+    (late,) = track(["heat"], catalogue.grid(4, 4), 24, channels=2)
+    assert early.decay is not None
+    assert late.decay is not None
+    assert (early.decay.start, early.decay.end) == (0, 8)
+    assert early.decay.exponential.rate > 1.05 * late.decay.exponential.rate
 
 
 def test_heat_on_a_ring_decays_at_twice_its_gap() -> None:

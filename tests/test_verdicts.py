@@ -158,6 +158,10 @@ def test_rates_that_wander_are_no_power_law(seed: int) -> None:
     off = abs(found.decay.exponential.rate - 0.7)
     assert off < 4 * found.decay.wander
     assert found.decay.wander == pytest.approx(0.3 / 8, rel=0.4)
+    slower = verdict(traj, Series(4 * t, y), one).decay
+    assert slower is not None
+    assert slower.wander == pytest.approx(found.decay.wander / 4)
+    assert slower.slowing == pytest.approx(found.decay.slowing, rel=1e-3, abs=1e-3)
 
 
 def test_a_power_law_that_wanders_a_little_is_still_slow() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -139,15 +140,15 @@ def panels(
             looks = zip(curves.items(), cycle(CYCLE), strict=False)
             for k, ((name, series), color) in enumerate(looks):
                 one = series[panel]
-                law = _fitted(one, window) if fit and panel == "energy" else None
-                shown = law is not None and law.exponential.rate > 0
+                found = _fitted(one, window) if fit and panel == "energy" else None
+                law = None if found is None else replace(found.exponential, error=found.error)
                 course(
                     one,
                     ax,
                     color=color,
                     label=name,
-                    law=law.exponential if shown and law is not None else None,
-                    end=None if law is None else law.end,
+                    law=None if law is None or law.rate <= 0 else law,
+                    end=None if found is None else found.end,
                     log=panel != "rank",
                     dash=DASHES[k // len(CYCLE) % len(DASHES)],
                     floor=alone,
