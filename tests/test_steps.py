@@ -10,6 +10,7 @@ from torch import Tensor
 from analysis import StepSize
 from neuralpde import Graph, Trajectory, catalogue, solve
 from neuralpde.fields import Heat, Layers
+from neuralpde.watching import WatchTrack
 
 GRID = catalogue.grid(4, 4)
 
@@ -85,6 +86,17 @@ def test_graphs_with_their_own_clocks_have_columns() -> None:
     for g in range(2):
         own = taken[:, g][~taken[:, g].isnan()]
         torch.testing.assert_close(seen[1 : 1 + len(own), g], own, rtol=1e-9, atol=1e-12)
+
+
+def test_a_clock_that_waits_is_measured_from_where_it_moved_last() -> None:
+    watch = WatchTrack((StepSize(),), Graph.union([GRID, GRID]), False, stepping=True)
+    x = (normal(32, 1),)
+    # The second graph is shown where it has not moved: what it says of its time is void.
+    for t, moved in (((0.0, 0.0), (1, 1)), ((1.0, 9.0), (1, 0)), ((2.0, 3.0), (1, 1))):
+        watch(np.array(t), x, None, np.array(moved, dtype=bool))
+    sizes = watch.series()["step size"].y
+    assert sizes[1:, 0].tolist() == [1.0, 1.0]
+    assert float(sizes[1, 1]) == 3.0
 
 
 def test_graphs_on_one_clock_share_the_worst_error() -> None:
