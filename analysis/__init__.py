@@ -1,6 +1,7 @@
 """What one reads off a trajectory: measures, and the figures that show them."""
 
 from analysis import plots
+from analysis.candidates import Candidate, candidate
 from analysis.comparison import Problem, Run, compare
 from analysis.curvature import balanced_forman, forman
 from analysis.decay import Decay, Law, fit_decay
@@ -10,23 +11,22 @@ from analysis.gap import Cut, cheeger_sweep, fiedler_vector, spectral_gap
 from analysis.invariants import Lyapunov, Mass
 from analysis.measures import Measure
 from analysis.problems import FieldProblem
+from analysis.propagation import propagate
 from analysis.ranks import EffectiveRank, NumericalRank
-from analysis.resistance import (
-    Resistances,
-    commute_time,
-    effective_resistance,
-    kirchhoff_index,
-)
+from analysis.resistance import Resistances, commute_time, effective_resistance, kirchhoff_index
 from analysis.ricci import lin_lu_yau, ollivier
 from analysis.significance import Paired, compare_pairs, holm
 from analysis.similarity import MAD, ConsensusDistance
+from analysis.step_sizes import StepSize
 from analysis.study import Study
 from analysis.tracing import trace
+from analysis.tracks import Track, track
 from analysis.verdicts import Verdict, verdict
 from neuralpde.energies import dirichlet_energy
 
 __all__ = [
     "MAD",
+    "Candidate",
     "ConsensusDistance",
     "Cut",
     "Decay",
@@ -44,9 +44,12 @@ __all__ = [
     "Rayleigh",
     "Resistances",
     "Run",
+    "StepSize",
     "Study",
+    "Track",
     "Verdict",
     "balanced_forman",
+    "candidate",
     "cheeger_sweep",
     "commute_time",
     "compare",
@@ -63,8 +66,10 @@ __all__ = [
     "mmd2",
     "ollivier",
     "plots",
+    "propagate",
     "spectral_gap",
     "trace",
+    "track",
     "verdict",
     "wasserstein",
 ]

@@ -73,6 +73,8 @@ class Decay:
         end: Last one.
         points: Values used.
         drop: Natural logarithm of the ratio of the first to the last value of the window.
+        wander: Standard error of the rate where log y wanders about the law by independent
+            increments, as in networks with new weights in every layer.
 
     >>> t = torch.linspace(1, 9, 33, dtype=torch.float64)
     >>> found = fit_decay(Series(t, t**-2.0), start=1.0)
@@ -86,6 +88,7 @@ class Decay:
     end: float
     points: int
     drop: float
+    wander: float
 
     @property
     def evidence(self) -> float:
@@ -99,6 +102,23 @@ class Decay:
         1 for exponential decay, 1/2 for t^(-p) on the later half of an interval from 0.
         """
         return (self.start - self.power.origin) / (self.end - self.power.origin)
+
+    @property
+    def error(self) -> float:
+        """The standard error of the exponential rate, whether log y scatters or wanders."""
+        return max(self.exponential.error, self.wander)
+
+    @property
+    def slowing(self) -> float:
+        """By how much the power law's rate is smaller in the later half, in standard errors.
+
+        The errors are those of independent increments: a curve that wanders bends now and then.
+        """
+        middle = (self.start + self.end) / 2 - self.power.origin
+        ends = self.start - self.power.origin, self.end - self.power.origin
+        early, late = math.log(middle / ends[0]), math.log(ends[1] / middle)
+        change = self.power.rate * (early - late) / ((self.end - self.start) / 2)
+        return change / (2 * self.wander) if self.wander > 0 else math.copysign(math.inf, change)
 
     @property
     def law(self) -> Law:
@@ -165,10 +185,11 @@ def fit_decay(series: Series, start: float | None = None, end: float | None = No
 
     bounds = math.log(SHIFTS[0]), math.log(SHIFTS[1])
     best = minimize_scalar(lambda s: power(s).aic, bounds=bounds, method="bounded")
-    exponential = _line("exponential", t, log, weight, -math.inf)
-    return Decay(
-        exponential, power(best.x), float(t[0]), float(t[-1]), len(t), float(log[0] - log[-1])
-    )
+    exponential, algebraic = _line("exponential", t, log, weight, -math.inf), power(best.x)
+    steps = np.diff(log - np.log(algebraic(torch.from_numpy(t)).numpy()))
+    wander = math.sqrt(float(np.mean(steps**2 / np.diff(t))) / length)
+    drop = float(log[0] - log[-1])
+    return Decay(exponential, algebraic, float(t[0]), float(t[-1]), len(t), drop, wander)
 
 
 def _shares(t: Values) -> Values:

@@ -15,7 +15,7 @@ from neuralpde.tracking import EnergyTrack, Tolerance
 from solvers.trajectory import Stats, Trajectory
 
 
-def trace(model: nn.Module, data: Any, *, norm: str = "comb") -> Trajectory:
+def trace(model: nn.Module, data: Any, *, norm: str = "comb", output: bool = False) -> Trajectory:
     """Run a network on a graph and return what its message-passing layers see, layer by layer.
 
     The state at t = k is what layer k + 1 gets (after activation and normalisation), and the last
@@ -29,10 +29,12 @@ def trace(model: nn.Module, data: Any, *, norm: str = "comb") -> Trajectory:
             whole where it takes one argument called `data` or `batch`.
         norm: Dirichlet form of `traj.energy`; "augmented" is the one that GCN's propagation
             descends.
+        output: Whether the last state is what the model returns, its last activation included,
+            instead of what its last layer does.
 
     Raises:
-        ValueError: When the model has no message-passing layers, or none of them acts on the nodes
-            of this graph.
+        ValueError: When the model has no message-passing layers, none of them acts on the nodes of
+            this graph, or `output` is asked of a model that returns no state of them.
 
     >>> from torch_geometric.data import Data
     >>> from torch_geometric.nn import GCN
@@ -67,7 +69,7 @@ def trace(model: nn.Module, data: Any, *, norm: str = "comb") -> Trajectory:
     try:
         model.eval()
         with torch.no_grad():
-            model(**_arguments(model, data))
+            out = model(**_arguments(model, data))
     finally:
         for hook in hooks:
             hook.remove()
@@ -77,6 +79,13 @@ def trace(model: nn.Module, data: Any, *, norm: str = "comb") -> Trajectory:
         raise ValueError(
             f"no layer of {type(model).__name__} acts on the {graph.num_nodes} nodes of this graph"
         )
+    if output:
+        if not isinstance(out, Tensor) or len(out) != graph.num_nodes:
+            raise ValueError(
+                f"{type(model).__name__} returns no state of the {graph.num_nodes} nodes: leave "
+                "output=False"
+            )
+        last = [out]
     return _trajectory(type(model).__name__, _widened(states + last), graph, norm)
 
 

@@ -25,6 +25,10 @@ STEADY, SLOWING = 0.8, 0.65
 algebraic (on the later half of the time since its origin, t^(-p) has 1/2)."""
 
 
+BEND = 3.0
+"""Standard errors by which a wandering curve must bend before its rate is said to slow down."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a trajectory does to differences between nodes.
@@ -60,8 +64,9 @@ def verdict(
     mu(X(t)) <= C1 e^(-C2 t) with C2 > 0. The measure here is relative, mu^2 = tr(x'Lx) / |x|^2 in
     the field's own form: the bare energy also falls when only the norm does, and the form of
     another Laplacian has another kernel. Exponential is tested against algebraic decay over the
-    later half, and nothing is said where the data do not tell: too few values above the floor,
-    scatter, or a rate that slows down without being a power law's.
+    later half; a rate that slows down by no more than the scatter of its increments explains, as
+    that of a network with random layers may, is steady. Nothing is said where the data do not tell:
+    too few values above the floor, scatter, or a rate that slows down without being a power law's.
 
     Args:
         trajectory: A trajectory of one graph, with its "rayleigh" and "norm".
@@ -113,7 +118,7 @@ def _by_law(decay: Decay, fallen: float) -> Verdict:
     told = f"the relative energy fell {math.exp(fallen):.3g}-fold, as {decay}"
     if law.r2 < GOOD:
         return Verdict("undecided", f"neither law fits: {told}", decay)
-    if decay.evidence >= 0 or decay.steadiness > STEADY:
+    if decay.evidence >= 0 or decay.steadiness > STEADY or decay.slowing < BEND:
         return Verdict("over-smooths", told, decay)
     if decay.steadiness < SLOWING:
         return Verdict("smooths slowly", told, decay)

@@ -15,6 +15,7 @@ from neuralpde.problem import Problem
 from solvers.failure import DONE
 from solvers.schedules import Points, Uniform
 from solvers.series import Series
+from solvers.steps import Steps
 from solvers.trajectory import Stats, Trajectory
 
 
@@ -166,6 +167,7 @@ class _Joined:
             last=self._last(),
             ended=self.ended[0] if one else self.ended,
             interrupted=parts[-1].interrupted,
+            steps=_joined_steps(parts),
             _dense=self._at,
         )
         for name in parts[0]:
@@ -223,6 +225,12 @@ def _joined_stats(stats: Sequence[Stats], solvers: str) -> Stats:
         total("rejected"),
         gradient=" + ".join(dict.fromkeys(one.gradient for one in stats)),
     )
+
+
+def _joined_steps(parts: Sequence[Trajectory]) -> Steps | None:
+    """All of them, or None where a piece tells none."""
+    known = [part.steps for part in parts if part.steps is not None]
+    return Steps.joined(known) if len(known) == len(parts) else None
 
 
 def _joined_series(parts: Sequence[Trajectory], going: Sequence[np.ndarray], name: str) -> Series:

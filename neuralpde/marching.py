@@ -28,6 +28,7 @@ from solvers.replay import SHORT, Solution, advance
 from solvers.reversible import WayBack
 from solvers.rows import Rows, State
 from solvers.stepper import Stepper
+from solvers.steps import Steps
 from solvers.structure import Structure
 from solvers.trajectory import Stats, Trajectory
 
@@ -74,7 +75,7 @@ class March:
         times = times if own else times[:, :1]
         form = problem.form()
         track = None if form is None else self._track(problem, form)
-        watch = WatchTrack(problem.watch, problem.graph, problem.packed)
+        watch = WatchTrack(problem.watch, problem.graph, problem.packed, stepping=True)
         monitors = tuple(m for m in (track, watch if problem.watch else None) if m is not None)
         pace = self._pace(problem, times, form)
         grad = self._gradient(problem, pace, known)
@@ -230,6 +231,7 @@ class March:
             last=tuples[1],
             ended=ended if several else ended[0],
             interrupted=run.interrupted,
+            steps=Steps.of(run.tries),
             _dense=dense,
             _why_not_dense=(
                 f"{self.stepper.name} has no dense output of its own order: list the times in t"

@@ -22,12 +22,15 @@ class Snapshot:
         x: The new state.
         slope: dx/dt there if it is known, else None.
         graph: The graph, or None.
+        h: Sizes of the steps that led here, float64 `[graphs]`; NaN at the start and where the
+            solver takes no steps.
     """
 
     t: Tensor
     x: Any
     slope: Any
     graph: Graph | None
+    h: Tensor | None = None
 
 
 class WatchTrack:
@@ -37,18 +40,27 @@ class WatchTrack:
         measures: Callables of a `Snapshot`; each gives one number, or one per graph.
         graph: The graph, or None.
         packed: Whether the state is a tuple.
+        stepping: Whether it is called after every step, not at saved times.
 
     Raises:
         ValueError: When two measures have the same name.
     """
 
-    def __init__(self, measures: tuple[Any, ...], graph: Graph | None, packed: bool) -> None:
+    def __init__(
+        self,
+        measures: tuple[Any, ...],
+        graph: Graph | None,
+        packed: bool,
+        *,
+        stepping: bool = False,
+    ) -> None:
         self.measures = {series_name(measure): measure for measure in measures}
         if len(self.measures) < len(measures):
             names = [series_name(measure) for measure in measures]
             raise ValueError(f"watch holds two measures of one name: {', '.join(names)}")
         self.graph, self.packed = graph, packed
         self.graphs = 1 if graph is None else graph.num_graphs
+        self.stepping, self._before = stepping, np.full(self.graphs, np.nan)
         self.times: list[np.ndarray] = []
         self.moved: list[np.ndarray] = []
         self.values: dict[str, list[Tensor]] = {name: [] for name in self.measures}
@@ -61,7 +73,8 @@ class WatchTrack:
         state = x if self.packed else x[0]
         known = None if slope is None else slope if self.packed else slope[0]
         with torch.no_grad():
-            shot = Snapshot(torch.from_numpy(t), state, known, self.graph)
+            h = torch.from_numpy(t - self._before)
+            shot = Snapshot(torch.from_numpy(t), state, known, self.graph, h)
             for name, measure in self.measures.items():
                 value, floor = read(measure, shot)
                 if value.numel() not in (1, self.graphs):
@@ -73,6 +86,8 @@ class WatchTrack:
                 self.floors[name].append(floor.reshape(-1).expand(self.graphs))
         self.times.append(t)
         self.moved.append(moved)
+        if self.stepping:
+            self._before = np.where(moved, t, self._before)
 
     def series(self) -> dict[str, Series]:
         """One series per measure."""

@@ -19,6 +19,7 @@ from solvers.masks import every, some
 from solvers.pace import Adaptive, Fixed
 from solvers.rows import Rows, State
 from solvers.stepper import Accuracy, Step, Stepper, Trouble
+from solvers.steps import Try
 from solvers.stopping import Stopping
 from solvers.tape import Kept, Move, Run, Save, Tape, write_saves
 
@@ -87,13 +88,11 @@ class Loop:
         self.clock_of = np.arange(graphs) if clocks > 1 else np.zeros(graphs, dtype=int)
         self.x = self.start = x
         self.slope_known = False
-        self.sizes: list[np.ndarray] = []
         self.ratio = np.full(graphs, np.nan)
         self.t, self.end = self.times[0].copy(), self.times[-1]
         self.direction = 1.0 if (self.end >= self.t).all() else -1.0
         self.next = np.ones(clocks, dtype=int)
-        self.tried = self.taken = 0
-        self.spoiled = False
+        self.tried, self.taken, self.spoiled = 0, 0, False
         self.alive = np.ones(graphs, dtype=bool)
         none = np.zeros(graphs, dtype=int)
         tape = Tape(len(self.times), self.rows, self.replay, self.marks)
@@ -212,6 +211,7 @@ class Loop:
         self.spoiled = not every(accepted) and not np.isfinite(self.ratio).all()
         if not every(accepted):
             self.out.rejected = self.out.rejected + (self.moving & ~accepted[self.clock_of])
+            self.out.tries.append(Try(self.t, self.direction * size * ~accepted, self.ratio, False))
             self._give_up(accepted, size, np.where(frozen, worst, np.nan))
         return accepted
 
@@ -232,7 +232,7 @@ class Loop:
         known, taken = ends is not None, self.taken + 1
         # One statement without a call in it: Ctrl-C finds all of it done, or nothing.
         self.x, self.fx, self.slope_known, self.t, self.taken = x, fx, known, arrival, taken
-        self.sizes.append(h)
+        self.out.tries.append(Try(arrival, h, self.ratio, True))
         self.out.accepted = self.out.accepted + graphs
         self._after(graphs)
         if saves or not every(self.alive):
@@ -320,7 +320,7 @@ class Loop:
             self.t if h is None else self.t + h,
             self.end,
             self.ratio,
-            self.sizes,
+            [one.h for one in self.out.tries if one.accepted],
             self.out.accepted,
             self.out.rejected,
             self.stepper.stability,

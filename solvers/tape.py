@@ -13,6 +13,7 @@ from solvers.flow import Flow
 from solvers.interpolation import hermite
 from solvers.rows import Rows, State
 from solvers.stepper import Step
+from solvers.steps import Try
 
 
 class Sink(Protocol):
@@ -144,6 +145,7 @@ class Run:
         largest: Largest mean square on a fixed grid.
         kept: With `keep_steps`, every accepted state with its slope and its middle.
         interrupted: Whether Ctrl-C ended it.
+        tries: Every step that was tried.
     """
 
     tape: Tape
@@ -156,6 +158,7 @@ class Run:
     largest: np.ndarray
     kept: list[Kept] = field(default_factory=list)
     interrupted: bool = False
+    tries: list[Try] = field(default_factory=list)
 
 
 def interpolate(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from solvers.failure import FAILURES, unknown_name
 from solvers.series import Series, read
+from solvers.steps import Steps
 
 Dense = Callable[[float], Tensor | tuple[Tensor, ...]]
 
@@ -63,6 +64,7 @@ class Trajectory:
         last: Where each graph ended, when that is not the last saved state.
         ended: The time each graph reached.
         interrupted: Whether Ctrl-C ended the solve.
+        steps: Every step that was tried, or None where the solver takes or tells none.
 
     A solve that ended early goes on from where it ended, also in another process: the part that
     is missing has the same saved times, and starts at `ended`.
@@ -90,6 +92,7 @@ class Trajectory:
     last: Tensor | tuple[Tensor, ...] | None = None
     ended: Tensor | None = None
     interrupted: bool = False
+    steps: Steps | None = None
     _series: dict[str, Series | Callable[[], Series]] = field(default_factory=dict, repr=False)
     _span: tuple[float, float] | None = field(default=None, repr=False)
     _dense: Dense | None = field(default=None, repr=False)
@@ -194,6 +197,8 @@ class Trajectory:
             arrays[f"last{k}"] = _array(part)
         if self.ended is not None:
             arrays["ended"] = self.ended.detach().numpy()
+        if self.steps is not None:
+            arrays |= {f"steps/{name}": part.numpy() for name, part in vars(self.steps).items()}
         conventions = {}
         for name in self:
             series = self[name]
@@ -252,6 +257,11 @@ class Trajectory:
                 for name, convention in header["conventions"].items()
             }
             t = torch.from_numpy(data["t"])
+            tried = {name: f"steps/{name}" for name in Steps.__annotations__}
+            known = all(name in data for name in tried.values())
+            steps = (
+                Steps(**{k: torch.from_numpy(data[v]) for k, v in tried.items()}) if known else None
+            )
         stats = header["stats"]
         for key in ("accepted", "rejected"):
             stats[key] = tuple(stats[key]) if isinstance(stats[key], list) else stats[key]
@@ -266,6 +276,7 @@ class Trajectory:
             last=last,
             ended=ended,
             interrupted=header["interrupted"],
+            steps=steps,
             _span=None if header.get("span") is None else tuple(header["span"]),
             _series=series,
         )

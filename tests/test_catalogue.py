@@ -287,6 +287,11 @@ def test_graphs_have_names() -> None:
     )
     assert catalogue.named("barbell:4").graph.num_nodes == 8
     assert catalogue.named("karate").num_classes == 2
+    blocks = catalogue.named("sbm:3x4x1x0")
+    assert blocks.y.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert blocks.graph.num_edges == 3 * 6
+    both = (catalogue.named("sbm:2x20x0.3x0.05").graph for _ in range(2))
+    assert torch.equal(*(one.edge_index for one in both))
 
 
 @pytest.mark.parametrize(
@@ -297,6 +302,9 @@ def test_graphs_have_names() -> None:
         ("grid:4x-1", "whole numbers"),
         ("ring:1", "nodes >= 3"),
         ("minesota", "'minnesota'"),
+        ("sbm:2x5x0.5", "sbm takes blocks"),
+        ("sbm:2x5xax0.1", "sbm takes blocks"),
+        ("sbm:2x5x1.5x0.1", "1.5"),
     ],
 )
 def test_a_name_that_names_nothing_is_refused_in_words(name: str, says: str) -> None:

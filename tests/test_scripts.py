@@ -93,6 +93,36 @@ def assert_page_of_fields(out: Path) -> None:
     assert page == (ROOT / "docs" / "fields.md").read_text(), "run scripts/list_fields.py"
 
 
+def assert_tracks(out: Path) -> None:
+    """A verdict for each field, the layers with falling energies, two figures."""
+    with one(out, "verdicts.csv").open(newline="") as file:
+        verdicts = {row["field"]: row for row in csv.DictReader(file)}
+    assert set(verdicts) == {"gcn", "grand", "gcn+source", "gcn+fosr"}
+    assert verdicts["grand"]["by shape"] == "over-smooths"
+    assert verdicts["gcn+source"]["by energy"] == "does not smooth"
+    with one(out, "layers.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["field"] == "gcn"]
+    assert [int(row["layer"]) for row in rows] == [0, 1, 2, 4, 8, 16, 32]
+    values = numbers("energy", rows)
+    assert all(later < earlier for earlier, later in pairwise(values))
+    assert "sbm:2x20x0.3x0.05" in one(out, "settings.json").read_text()
+    for name in ("survey.png", "panels.png"):
+        assert_picture(out / name)
+
+
+def assert_two_energies(out: Path) -> None:
+    """Both energies fall in the ratio of the degree on a torus, and part on karate."""
+    with one(out, "energies.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    ratios = {
+        name: numbers("ratio", [row for row in rows if row["graph"] == name])
+        for name in ("karate", "torus:7x9")
+    }
+    assert all(math.isclose(ratio, 4.0, rel_tol=1e-6) for ratio in ratios["torus:7x9"])
+    assert ratios["karate"][-1] > 100 * ratios["karate"][0]
+    assert_picture(one(out, "*.png"))
+
+
 @dataclass(frozen=True)
 class Smallest:
     """A script's cheapest command line and what must lie in its folder afterwards."""
@@ -110,7 +140,21 @@ SMALLEST = {
     "benchmark_stiff.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_peers.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_products.py": Smallest(("--smoke",), assert_benchmark_run),
+    "compare_energies.py": Smallest((), assert_two_energies),
     "list_fields.py": Smallest((), assert_page_of_fields),
+    "track_energy.py": Smallest(
+        (
+            "--graph",
+            "sbm:2x20x0.3x0.05",
+            "--depth",
+            "32",
+            "--channels",
+            "16",
+            "--fields",
+            "gcn,grand,gcn+source,gcn+fosr",
+        ),
+        assert_tracks,
+    ),
     "work_precision.py": Smallest(("--quick",), assert_work_precision_run),
 }
 

@@ -142,3 +142,32 @@ def test_how_much_the_rate_slows_down_decides(shift: float, power: float, outcom
     t = torch.linspace(0, 100, 201, dtype=torch.float64)
     traj, one = Trajectory(t, torch.zeros(201, 1, 1)), Series(t, torch.ones(201))
     assert verdict(traj, Series(t, (t + shift) ** -power), one).outcome == outcome
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rates_that_wander_are_no_power_law(seed: int) -> None:
+    # The energy of a network with random layers: log y is a random walk with drift.
+    generator = torch.Generator().manual_seed(seed)
+    steps = 0.7 + 0.3 * torch.randn(128, dtype=torch.float64, generator=generator)
+    y = torch.exp(-torch.cat([torch.zeros(1), steps.cumsum(0)]))
+    t = torch.arange(129, dtype=torch.float64)
+    traj, one = Trajectory(t, torch.zeros(129, 1, 1)), Series(t, torch.ones(129))
+    found = verdict(traj, Series(t, y), one)
+    assert found.outcome == "over-smooths", found
+    assert found.decay is not None
+    off = abs(found.decay.exponential.rate - 0.7)
+    assert off < 4 * found.decay.wander
+    assert found.decay.wander == pytest.approx(0.3 / 8, rel=0.4)
+    slower = verdict(traj, Series(4 * t, y), one).decay
+    assert slower is not None
+    assert slower.wander == pytest.approx(found.decay.wander / 4)
+    assert slower.slowing == pytest.approx(found.decay.slowing, rel=1e-3, abs=1e-3)
+
+
+def test_a_power_law_that_wanders_a_little_is_still_slow() -> None:
+    generator = torch.Generator().manual_seed(0)
+    t = torch.arange(1, 130, dtype=torch.float64)
+    walk = 0.002 * torch.randn(129, dtype=torch.float64, generator=generator).cumsum(0)
+    traj, one = Trajectory(t, torch.zeros(129, 1, 1)), Series(t, torch.ones(129))
+    found = verdict(traj, Series(t, torch.exp(walk) * t**-2.0), one)
+    assert found.outcome == "smooths slowly", found

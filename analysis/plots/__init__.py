@@ -5,7 +5,10 @@ figure is drawn.
 """
 
 from analysis.plots.curves import curve, energy
+from analysis.plots.histograms import curvatures
 from analysis.plots.maps import VIEWS, View, film, layout, state
+from analysis.plots.pace import pace, step_errors, step_sizes
+from analysis.plots.panels import PANELS, USUAL, course, panels
 from analysis.plots.report import summary
 from analysis.plots.studies import against_evaluations, grids
 from analysis.plots.style import BLUE, COLUMN, CYCLE, GREEN, GREY, ORANGE, PAGE, STYLE
@@ -18,15 +21,23 @@ __all__ = [
     "GREY",
     "ORANGE",
     "PAGE",
+    "PANELS",
     "STYLE",
+    "USUAL",
     "VIEWS",
     "View",
     "against_evaluations",
+    "course",
+    "curvatures",
     "curve",
     "energy",
     "film",
     "grids",
     "layout",
+    "pace",
+    "panels",
     "state",
+    "step_errors",
+    "step_sizes",
     "summary",
 ]

@@ -57,7 +57,31 @@ def axes(ax: Axes | None = None, width: float = COLUMN, height: float | None = N
 def title(convention: str) -> str:
     """A convention in lines that leave the neighbour its place.
 
-    >>> title("comb: tr(x'Lx)")
-    'comb: tr($x^TLx$)'
+    >>> title("tr(x'Lx) / |x|^2")
+    'tr($x^TLx$) / $|x|^2$'
     """
-    return fill(convention, LINE).replace("x'Lx", "$x^TLx$")
+    return fill(convention, LINE).replace("x'Lx", "$x^TLx$").replace("|x|^2", "$|x|^2$")
+
+
+def logarithmic(ax: Axes) -> None:
+    """Make the vertical axis logarithmic, with few ticks: plain numbers where decades are few.
+
+    >>> import matplotlib.pyplot as plt
+    >>> ax = axes()
+    >>> _ = ax.set_ylim(0.1, 0.9)
+    >>> logarithmic(ax)
+    >>> ax.yaxis.get_major_formatter()(0.5)
+    '0.5'
+    >>> plt.close(ax.figure)
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    few = high < 300 * low
+    if few:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    else:
+        ax.yaxis.set_major_locator(LogLocator(numticks=6))
+    ax.yaxis.set_minor_formatter(NullFormatter())
