@@ -6,7 +6,9 @@ from analysis.decay import Decay, Law, fit_decay
 from analysis.energies import Dirichlet, Norm, Rayleigh
 from analysis.gap import Cut, cheeger_sweep, fiedler_vector, spectral_gap
 from analysis.invariants import Lyapunov, Mass
+from analysis.loops import Loop, loop_of_map, loop_of_states
 from analysis.measures import Measure
+from analysis.orbits import loop_of_flow
 from analysis.ranks import EffectiveRank, NumericalRank
 from analysis.resistance import (
     Resistances,
@@ -28,6 +30,7 @@ __all__ = [
     "Dirichlet",
     "EffectiveRank",
     "Law",
+    "Loop",
     "Lyapunov",
     "Mass",
     "Measure",
@@ -46,6 +49,9 @@ __all__ = [
     "forman",
     "kirchhoff_index",
     "lin_lu_yau",
+    "loop_of_flow",
+    "loop_of_map",
+    "loop_of_states",
     "ollivier",
     "plots",
     "spectral_gap",
