@@ -3,6 +3,7 @@
 from analysis import plots
 from analysis.curvature import balanced_forman, forman
 from analysis.decay import Decay, Law, fit_decay
+from analysis.decurve import DecurveFlow, decurve_flow, propagation_curvature
 from analysis.energies import Dirichlet, Norm, Rayleigh
 from analysis.gap import Cut, cheeger_sweep, fiedler_vector, spectral_gap
 from analysis.invariants import Lyapunov, Mass
@@ -27,6 +28,7 @@ __all__ = [
     "ConsensusDistance",
     "Cut",
     "Decay",
+    "DecurveFlow",
     "Dirichlet",
     "EffectiveRank",
     "Law",
@@ -42,6 +44,7 @@ __all__ = [
     "balanced_forman",
     "cheeger_sweep",
     "commute_time",
+    "decurve_flow",
     "dirichlet_energy",
     "effective_resistance",
     "fiedler_vector",
@@ -54,6 +57,7 @@ __all__ = [
     "loop_of_states",
     "ollivier",
     "plots",
+    "propagation_curvature",
     "spectral_gap",
     "trace",
     "verdict",

@@ -5,6 +5,7 @@ figure is drawn.
 """
 
 from analysis.plots.curves import curve, energy
+from analysis.plots.drift import curvature_flow
 from analysis.plots.maps import VIEWS, View, film, layout, state
 from analysis.plots.report import summary
 from analysis.plots.style import BLUE, COLUMN, CYCLE, GREEN, GREY, ORANGE, PAGE, STYLE
@@ -20,6 +21,7 @@ __all__ = [
     "STYLE",
     "VIEWS",
     "View",
+    "curvature_flow",
     "curve",
     "energy",
     "film",
