@@ -1,10 +1,13 @@
 """What one reads off a trajectory: measures, and the figures that show them."""
 
 from analysis import plots
+from analysis.cadence import Every
 from analysis.curvature import balanced_forman, forman
 from analysis.decay import Decay, Law, fit_decay
 from analysis.decurve import DecurveFlow, decurve_flow, propagation_curvature
+from analysis.directed import DirectedDirichlet
 from analysis.energies import Dirichlet, Norm, Rayleigh
+from analysis.forms import FormEnergy
 from analysis.gap import Cut, cheeger_sweep, fiedler_vector, spectral_gap
 from analysis.invariants import Lyapunov, Mass
 from analysis.loops import Loop, loop_of_map, loop_of_states
@@ -19,6 +22,7 @@ from analysis.resistance import (
 )
 from analysis.ricci import lin_lu_yau, ollivier
 from analysis.similarity import MAD, ConsensusDistance
+from analysis.sketches import SampledDirichlet, SketchedDirichlet
 from analysis.tracing import trace
 from analysis.verdicts import Verdict, verdict
 from neuralpde.energies import dirichlet_energy
@@ -29,8 +33,11 @@ __all__ = [
     "Cut",
     "Decay",
     "DecurveFlow",
+    "DirectedDirichlet",
     "Dirichlet",
     "EffectiveRank",
+    "Every",
+    "FormEnergy",
     "Law",
     "Loop",
     "Lyapunov",
@@ -40,6 +47,8 @@ __all__ = [
     "NumericalRank",
     "Rayleigh",
     "Resistances",
+    "SampledDirichlet",
+    "SketchedDirichlet",
     "Verdict",
     "balanced_forman",
     "cheeger_sweep",
