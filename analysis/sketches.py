@@ -23,8 +23,8 @@ class SketchedDirichlet(Measure):
     With signs r_c of Rademacher's law, E[(x r)^T L (x r)] = tr(x^T L x): the estimate is the mean
     over k draws, of relative variance at most 2 |M|^2 / (k tr(M)^2), M = x^T L x without its
     diagonal. The cost is that of k channels. The floor of a value is its standard error, from
-    the scatter of the k draws, itself known to a part of 1 / sqrt(2 k - 2). One seed draws the same signs for all states, so that curves are as
-    smooth as the energy.
+    the scatter of the k draws, itself known to a part of 1 / sqrt(2 k - 2). One seed draws the
+    same signs for all states, so that curves are as smooth as the energy.
 
     Args:
         norm: As in `Dirichlet`.
@@ -67,9 +67,9 @@ class SketchedDirichlet(Measure):
         if flat.shape[1] <= self.columns:
             parts = form.parts(state)
             return parts.energy, rounding(parts, bound(where, form), state.dtype)
-        size = unit(flat)
-        sums = (flat / size) @ self._signs(flat, where)
-        look = form.looks(list(sums.unsqueeze(2).unbind(1)), [])
+        sums = flat @ self._signs(flat, where)
+        size = unit(sums)
+        look = form.looks(list((sums / size).unsqueeze(2).unbind(1)), [])
         square = size.double() ** 2
         parts = Parts(*(square * part for part in (look.energy, look.square, look.deviation)))
         error = parts.energy.std(0) / self.columns**0.5

@@ -90,7 +90,7 @@ def unit(x: Tensor) -> Tensor:
     """
     if x.numel() == 0:
         return x.real.new_ones(())
-    largest = x.abs().amax()
+    largest = torch.linalg.vector_norm(x, torch.inf)
     exponent = (torch.frexp(largest.float()).exponent - 1).clamp(-126, 127)
     power = torch.ldexp(torch.ones_like(largest, dtype=torch.float64), exponent)
     return torch.where((largest > 0) & largest.isfinite(), power, 1.0).to(largest.dtype)
