@@ -93,6 +93,22 @@ def test_what_creeps_is_not_at_rest() -> None:
     assert "still to add up" in found.reason
 
 
+def test_one_repetition_is_no_period() -> None:
+    once = torch.tensor([1.0, 2.0, 3.0, 5.0, 5.0])[:, None]
+    assert loop_of_states(once).outcome == "undecided"
+    assert loop_of_states(torch.cat([once, once[-1:], once[-1:]])).outcome == "fixed point"
+
+
+def test_two_frequencies_that_share_no_period_are_left_undecided() -> None:
+    omega = torch.tensor([1.0, math.sqrt(2)], dtype=torch.float64)
+    z0 = torch.tensor([1.0 + 0j, 0.5j], dtype=torch.complex128)
+    found = loop_of_flow(lambda t, z: 1j * omega * z, z0, 1.0, longest=20.0)
+    assert found.outcome == "undecided"
+    assert "nearest" in found.reason
+    closed = loop_of_flow(lambda t, z: 1j * omega.round() * z, z0, 1.0, longest=20.0)
+    assert closed.period == pytest.approx(2 * math.pi, rel=1e-6)
+
+
 def test_what_grows_has_no_loop() -> None:
     assert loop_of_map(lambda x: 3 * x, normal(3, 1)).outcome == "undecided"
     slowly = loop_of_map(lambda x: 1 + (1 + 1e-8) * (x - 1), normal(3, 1))
