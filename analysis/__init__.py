@@ -2,10 +2,12 @@
 
 from analysis import plots
 from analysis.cadence import Every
+from analysis.comparison import Problem, Run, compare
 from analysis.curvature import balanced_forman, forman
 from analysis.decay import Decay, Law, fit_decay
 from analysis.decurve import DecurveFlow, decurve_flow, propagation_curvature
 from analysis.directed import DirectedDirichlet
+from analysis.distances import median_bandwidths, mmd2, wasserstein
 from analysis.energies import Dirichlet, Norm, Rayleigh
 from analysis.forms import FormEnergy
 from analysis.gap import Cut, cheeger_sweep, fiedler_vector, spectral_gap
@@ -13,6 +15,7 @@ from analysis.invariants import Lyapunov, Mass
 from analysis.loops import Loop, loop_of_map, loop_of_states
 from analysis.measures import Measure
 from analysis.orbits import loop_of_flow
+from analysis.problems import FieldProblem
 from analysis.ranks import EffectiveRank, NumericalRank
 from analysis.resistance import (
     Resistances,
@@ -21,8 +24,10 @@ from analysis.resistance import (
     kirchhoff_index,
 )
 from analysis.ricci import lin_lu_yau, ollivier
+from analysis.significance import Paired, compare_pairs, holm
 from analysis.similarity import MAD, ConsensusDistance
 from analysis.sketches import SampledDirichlet, SketchedDirichlet
+from analysis.study import Study
 from analysis.tracing import trace
 from analysis.verdicts import Verdict, verdict
 from neuralpde.energies import dirichlet_energy
@@ -37,6 +42,7 @@ __all__ = [
     "Dirichlet",
     "EffectiveRank",
     "Every",
+    "FieldProblem",
     "FormEnergy",
     "Law",
     "Loop",
@@ -45,29 +51,39 @@ __all__ = [
     "Measure",
     "Norm",
     "NumericalRank",
+    "Paired",
+    "Problem",
     "Rayleigh",
     "Resistances",
+    "Run",
     "SampledDirichlet",
     "SketchedDirichlet",
+    "Study",
     "Verdict",
     "balanced_forman",
     "cheeger_sweep",
     "commute_time",
+    "compare",
+    "compare_pairs",
     "decurve_flow",
     "dirichlet_energy",
     "effective_resistance",
     "fiedler_vector",
     "fit_decay",
     "forman",
+    "holm",
     "kirchhoff_index",
     "lin_lu_yau",
     "loop_of_flow",
     "loop_of_map",
     "loop_of_states",
+    "median_bandwidths",
+    "mmd2",
     "ollivier",
     "plots",
     "propagation_curvature",
     "spectral_gap",
     "trace",
     "verdict",
+    "wasserstein",
 ]

@@ -8,6 +8,7 @@ from analysis.plots.curves import curve, energy
 from analysis.plots.drift import curvature_flow
 from analysis.plots.maps import VIEWS, View, film, layout, state
 from analysis.plots.report import summary
+from analysis.plots.studies import against_evaluations, grids
 from analysis.plots.style import BLUE, COLUMN, CYCLE, GREEN, GREY, ORANGE, PAGE, STYLE
 
 __all__ = [
@@ -21,10 +22,12 @@ __all__ = [
     "STYLE",
     "VIEWS",
     "View",
+    "against_evaluations",
     "curvature_flow",
     "curve",
     "energy",
     "film",
+    "grids",
     "layout",
     "state",
     "summary",

@@ -97,6 +97,20 @@ def _repelling(channels: int) -> GRAFF:
     return GRAFF(channels, "neg_prod", external=False)
 
 
+def _swinging(channels: int) -> GraphCON:
+    """W = I, so that no pair of channels drives another."""
+    field = GraphCON(channels, act=torch.tanh, stiffness=1.5, damping=0.1)
+    field.coupling.weight.data = torch.eye(channels)
+    return field
+
+
+def _following(channels: int) -> SheafDiffusion:
+    """W2 = I, so that the flow goes down."""
+    field = SheafDiffusion(channels, 2, variant="nonlinear")
+    field.right.data = torch.eye(channels)
+    return field
+
+
 def _loosening(graph: Graph) -> Float[Tensor, "snapshots edges"]:
     """Weights that shrink to their share of the degrees at both ends, and come back."""
     w, (source, target) = graph.edge_weight, graph.edge_index
@@ -173,12 +187,12 @@ FIELDS: dict[str, Entry] = {
         20.0,
     ),
     "sheaf-nonlinear": Entry(
-        lambda channels: SheafDiffusion(channels, 2, variant="nonlinear"),
+        _following,
         "SheafDiffusion",
         "x' = -elu(L_F(x) (I (x) W1) x W2)",
         "Bodnar et al., NeurIPS 2022, arXiv:2202.04579",
-        "the same, maps following the state and weights mixing it",
-        2.0,
+        "the same with maps that follow the state: their energy falls, the norm stays",
+        20.0,
         smooth=False,
     ),
     "bundle": Entry(
@@ -190,11 +204,11 @@ FIELDS: dict[str, Entry] = {
         20.0,
     ),
     "graphcon": Entry(
-        lambda channels: GraphCON(channels, act=torch.tanh, stiffness=1.5, damping=0.1),
+        _swinging,
         "GraphCON",
         "x'' = act(A x W^T) - gamma x - alpha x'",
         "Rusch et al., ICML 2022, arXiv:2202.02296",
-        "features swing, and do not smooth away before the swings die out",
+        "features swing and die out by damping, not by smoothing: the Rayleigh quotient stays up",
         30.0,
     ),
     "wave": Entry(
@@ -220,7 +234,7 @@ FIELDS: dict[str, Entry] = {
         "Schroedinger",
         "psi' = -i (rate L + V) psi",
         "Schroedinger 1926; on graphs: Farhi and Gutmann, Phys. Rev. A 58 (1998), 915",
-        "a wave packet spreads faster than heat, and never fades",
+        "a wave packet spreads and never fades: norm and energy stay",
         30.0,
         "patch",
         view="modulus",
@@ -277,11 +291,11 @@ FIELDS: dict[str, Entry] = {
         "patch",
     ),
     "adgn": Entry(
-        lambda channels: AntiSymmetricDGN(channels),
+        lambda channels: AntiSymmetricDGN(channels, Heat("sym", rate=0.05), 0.0, bias=False),
         "AntiSymmetricDGN",
         "x' = act((W - W^T - gamma I) x + A x V^T + b)",
         "Gravina et al., ICLR 2023, arXiv:2210.09789",
-        "channels turn instead of fading",
+        "channels turn instead of fading; what is lost, the weak heat flow smooths",
         10.0,
     ),
     "ornstein-uhlenbeck": Entry(
