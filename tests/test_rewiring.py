@@ -233,3 +233,12 @@ def test_diffusion_of_nothing_is_nothing() -> None:
     for wrong in ({"alpha": 1.0}, {"time": 0.0}, {"degree": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Diffused(**wrong)
+
+
+def test_ties_at_the_threshold_keep_both_directions() -> None:
+    data = catalogue.grid(5, 5).to_pyg()
+    theirs = GDC(
+        normalization_out=None, sparsification_kwargs={"method": "threshold", "avg_degree": 6}
+    )(Data(edge_index=data.edge_index, edge_attr=torch.ones(80).double(), num_nodes=25))
+    assert not is_undirected(theirs.edge_index)
+    assert is_undirected(Diffused(degree=6)(data).edge_index)

@@ -193,3 +193,11 @@ def test_what_tells_no_error_is_refused_in_words() -> None:
         SampledDirichlet(1)
     with pytest.raises(ValueError, match="unknown norm 'som'"):
         SketchedDirichlet("som")
+
+
+@pytest.mark.parametrize("factor", [1e25, 1e-25])
+def test_squares_that_single_precision_does_not_hold_are_measured(factor: float) -> None:
+    graph, x = catalogue.grid(4, 4), factor * normal(16, 3).float()
+    for measure in (Dirichlet(), ConsensusDistance(), Norm()):
+        ratio = measure(x, graph) / measure(x.double(), graph)
+        torch.testing.assert_close(ratio, torch.ones(1).double(), rtol=1e-5, atol=0)
