@@ -1,15 +1,21 @@
 """What one reads off a trajectory: measures, and the figures that show them."""
 
 from analysis import plots
+from analysis.cadence import Every
 from analysis.candidates import Candidate, candidate
 from analysis.comparison import Problem, Run, compare
 from analysis.curvature import balanced_forman, forman
 from analysis.decay import Decay, Law, fit_decay
+from analysis.decurve import DecurveFlow, decurve_flow, propagation_curvature
+from analysis.directed import DirectedDirichlet
 from analysis.distances import median_bandwidths, mmd2, wasserstein
 from analysis.energies import Dirichlet, Norm, Rayleigh
+from analysis.forms import FormEnergy
 from analysis.gap import Cut, cheeger_sweep, fiedler_vector, spectral_gap
 from analysis.invariants import Lyapunov, Mass
+from analysis.loops import Loop, loop_of_map, loop_of_states
 from analysis.measures import Measure
+from analysis.orbits import loop_of_flow
 from analysis.problems import FieldProblem
 from analysis.propagation import propagate
 from analysis.ranks import EffectiveRank, NumericalRank
@@ -17,6 +23,7 @@ from analysis.resistance import Resistances, commute_time, effective_resistance,
 from analysis.ricci import lin_lu_yau, ollivier
 from analysis.significance import Paired, compare_pairs, holm
 from analysis.similarity import MAD, ConsensusDistance
+from analysis.sketches import SampledDirichlet, SketchedDirichlet
 from analysis.step_sizes import StepSize
 from analysis.study import Study
 from analysis.tracing import trace
@@ -30,10 +37,15 @@ __all__ = [
     "ConsensusDistance",
     "Cut",
     "Decay",
+    "DecurveFlow",
+    "DirectedDirichlet",
     "Dirichlet",
     "EffectiveRank",
+    "Every",
     "FieldProblem",
+    "FormEnergy",
     "Law",
+    "Loop",
     "Lyapunov",
     "Mass",
     "Measure",
@@ -44,6 +56,8 @@ __all__ = [
     "Rayleigh",
     "Resistances",
     "Run",
+    "SampledDirichlet",
+    "SketchedDirichlet",
     "StepSize",
     "Study",
     "Track",
@@ -54,6 +68,7 @@ __all__ = [
     "commute_time",
     "compare",
     "compare_pairs",
+    "decurve_flow",
     "dirichlet_energy",
     "effective_resistance",
     "fiedler_vector",
@@ -62,11 +77,15 @@ __all__ = [
     "holm",
     "kirchhoff_index",
     "lin_lu_yau",
+    "loop_of_flow",
+    "loop_of_map",
+    "loop_of_states",
     "median_bandwidths",
     "mmd2",
     "ollivier",
     "plots",
     "propagate",
+    "propagation_curvature",
     "spectral_gap",
     "trace",
     "track",

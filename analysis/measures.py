@@ -74,6 +74,12 @@ def sizes(graph: Graph) -> Tensor:
     >>> sizes(Graph(torch.tensor([[0, 1], [1, 0]]), 3)).tolist()
     [3.0]
     """
-    if graph.batch is None:
-        return torch.tensor([graph.num_nodes], dtype=torch.float64, device=graph.device)
-    return torch.bincount(graph.batch, minlength=graph.num_graphs).double()
+
+    def count() -> Tensor:
+        if graph.batch is None:
+            return torch.tensor([graph.num_nodes], dtype=torch.float64, device=graph.device)
+        return torch.bincount(graph.batch, minlength=graph.num_graphs).double()
+
+    # Counting asks the device, which no step should wait for.
+    found: Tensor = graph.remember("sizes", count)
+    return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from analysis.measures import Measure
+from analysis.measures import Measure, sizes
 from neuralpde.energies import DirichletForm
 from neuralpde.graph import Graph
 
@@ -94,7 +94,7 @@ def _singular_values(x: Tensor, graph: Graph, centred: bool) -> Tensor:
         small = flat if flat.shape[0] >= flat.shape[1] else flat.T
         gram = (small.mH @ small)[None]
     else:
-        bounds = torch.bincount(labels, minlength=graph.num_graphs).tolist()
+        bounds = graph.remember("split", lambda: sizes(graph).long().tolist())
         gram = torch.stack([part.mH @ part for part in flat.split(bounds)])
     squares: Tensor = torch.linalg.eigvalsh(gram)
     return squares.clamp(min=0.0).sqrt()

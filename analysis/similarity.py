@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from analysis.measures import Measure, sizes
+from analysis.energies import bound
+from analysis.measures import Measure, Shot, sizes
 from neuralpde.energies import CONVENTIONS, DirichletForm, dirichlet_energy
 from neuralpde.graph import Graph
 from solvers.failure import unknown_name
@@ -50,16 +52,23 @@ class ConsensusDistance(Measure):
 
     def value(self, x: Tensor, graph: Graph) -> Tensor:
         """The distance per graph."""
-        parts = DirichletForm.of(graph, self.norm).parts(x)
-        if not self.relative:
-            return parts.deviation.sqrt()
-        return torch.where(parts.square > 0, parts.deviation / parts.square, torch.nan).sqrt()
+        return self.reading(x, graph)[0]
 
     def floor(self, x: Tensor, graph: Graph, value: Tensor) -> Tensor:
         """Rounding of the entries: eps |x|."""
-        square = DirichletForm.of(graph, self.norm).parts(x).square
-        size = torch.ones_like(square) if self.relative else square.sqrt()
-        return 2 * torch.finfo(x.dtype).eps * size
+        return self.reading(x, graph)[1]
+
+    def reading(
+        self, x: Tensor | Shot | tuple[Tensor, ...], graph: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        """The distance per graph, and what rounding of the entries leaves, from one look."""
+        state, where = self._seen(x, graph)
+        parts = DirichletForm.of(where, self.norm).parts(state)
+        distance, size = parts.deviation, parts.square.sqrt()
+        if self.relative:
+            distance = torch.where(parts.square > 0, distance / parts.square, torch.nan)
+            size = torch.ones_like(size)
+        return distance.sqrt(), 2 * torch.finfo(state.dtype).eps * size
 
 
 @dataclass(frozen=True)
@@ -94,8 +103,9 @@ class MAD(Measure):
 
     def floor(self, x: Tensor, graph: Graph, value: Tensor) -> Tensor:
         """Rounding of the directions, which are of length 1."""
-        form = DirichletForm.of(_unweighted(graph), "comb")
-        return form.largest.to(value) * 4 * torch.finfo(x.dtype).eps ** 2
+        plain = _unweighted(graph)
+        largest = bound(plain, DirichletForm.of(plain, "comb"))
+        return largest * 4 * torch.finfo(x.dtype).eps ** 2
 
 
 def _directions(x: Tensor) -> Tensor:

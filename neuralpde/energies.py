@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuralpde.graph import Graph
-from neuralpde.looks import Look, Parts, added
+from neuralpde.looks import Look, Parts, added, unit
 from neuralpde.operators import Pattern, SparseOperator
 from solvers.failure import unknown_name
 from solvers.inner import inner
@@ -166,11 +166,14 @@ class DirichletForm:
             slope: -L x (weighted by L's metric) when it is known already: then E = -<x, slope>
                 and nothing is multiplied.
         """
-        look, wide = self.look(x, slope), torch.promote_types(x.dtype, torch.float64)
-        if x.dtype is not wide and not bool(look.square.isfinite().all()):
-            # Squares of a state that has grown overflow in single precision long before it does.
-            look = self.look(x.to(wide), None if slope is None else slope.to(wide))
-        return Parts(look.energy, look.square, look.deviation)
+        if torch.promote_types(x.dtype, torch.float64) is x.dtype:
+            look = self.look(x, slope)
+            return Parts(look.energy, look.square, look.deviation)
+        # Squares of a state that has grown overflow in single precision long before it does.
+        size = unit(x.detach())
+        look, square = self.look(x / size, None if slope is None else slope / size), size.double()
+        square = square * square
+        return Parts(square * look.energy, square * look.square, square * look.deviation)
 
     def look(self, x: Tensor, slope: Tensor | None = None) -> Look:
         """The same, not yet summed up: cheap at every step of a solve."""

@@ -80,6 +80,22 @@ class Look:
         return numbers.sum(-1, keepdim=True, dtype=torch.float64) if self.alone else numbers
 
 
+def unit(x: Tensor) -> Tensor:
+    """The power of two at the largest modulus of a state, without asking the device for it.
+
+    Dividing by it is exact, and squares of what is left neither overflow nor vanish all.
+
+    >>> unit(torch.tensor([3.0, -20.0])).item(), unit(torch.zeros(2)).item()
+    (16.0, 1.0)
+    """
+    if x.numel() == 0:
+        return x.real.new_ones(())
+    largest = torch.linalg.vector_norm(x, torch.inf)
+    exponent = (torch.frexp(largest.float()).exponent - 1).clamp(-126, 127)
+    power = torch.ldexp(torch.ones_like(largest, dtype=torch.float64), exponent)
+    return torch.where((largest > 0) & largest.isfinite(), power, 1.0).to(largest.dtype)
+
+
 def added(parts: tuple[Tensor, ...]) -> Tensor:
     """The sum of what pieces of a state add up to."""
     return torch.stack(parts).sum(0)

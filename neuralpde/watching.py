@@ -36,6 +36,9 @@ class Snapshot:
 class WatchTrack:
     """Calls the measures and keeps their values, on the device, until the solve is over.
 
+    A measure with an attribute `every` is called at that many steps from one time to the next, at
+    the start and at the end.
+
     Args:
         measures: Callables of a `Snapshot`; each gives one number, or one per graph.
         graph: The graph, or None.
@@ -59,12 +62,11 @@ class WatchTrack:
             names = [series_name(measure) for measure in measures]
             raise ValueError(f"watch holds two measures of one name: {', '.join(names)}")
         self.graph, self.packed = graph, packed
-        self.graphs = 1 if graph is None else graph.num_graphs
-        self.stepping, self._before = stepping, np.full(self.graphs, np.nan)
-        self.times: list[np.ndarray] = []
-        self.moved: list[np.ndarray] = []
-        self.values: dict[str, list[Tensor]] = {name: [] for name in self.measures}
-        self.floors: dict[str, list[Tensor]] = {name: [] for name in self.measures}
+        graphs = 1 if graph is None else graph.num_graphs
+        self.notes = {name: Notes(name, one, graphs) for name, one in self.measures.items()}
+        self.stepping, self._before = stepping, np.full(graphs, np.nan)
+        self._steps = 0
+        self._last: tuple[np.ndarray, Snapshot] | None = None
 
     def __call__(self, t: np.ndarray, x: Any, slope: Any, moved: np.ndarray) -> None:
         """Measure a new state."""
@@ -72,40 +74,71 @@ class WatchTrack:
             return
         state = x if self.packed else x[0]
         known = None if slope is None else slope if self.packed else slope[0]
-        with torch.no_grad():
-            h = torch.from_numpy(t - self._before)
-            shot = Snapshot(torch.from_numpy(t), state, known, self.graph, h)
-            for name, measure in self.measures.items():
-                value, floor = read(measure, shot)
-                if value.numel() not in (1, self.graphs):
-                    raise ValueError(
-                        f"the measure {name!r} returned shape {tuple(value.shape)}; give one "
-                        f"number or one per graph ({self.graphs})"
-                    )
-                self.values[name].append(value.reshape(-1).expand(self.graphs))
-                self.floors[name].append(floor.reshape(-1).expand(self.graphs))
-        self.times.append(t)
-        self.moved.append(moved)
+        h = torch.from_numpy(t - self._before)
+        shot = Snapshot(torch.from_numpy(t), state, known, self.graph, h)
+        for notes in self.notes.values():
+            notes.missed = notes.missed | moved
+            if self._steps % notes.every == 0:
+                notes.take(t, shot)
+        self._last = (t, shot)
+        self._steps += 1
         if self.stepping:
             self._before = np.where(moved, t, self._before)
 
     def series(self) -> dict[str, Series]:
         """One series per measure."""
-        if not self.moved:
+        if self._last is None:
             return {}
+        for notes in self.notes.values():
+            if notes.every > 1 and notes.missed.any():
+                notes.take(*self._last)
+        return {name: notes.series() for name, notes in self.notes.items() if notes.moved}
+
+
+class Notes:
+    """The values of one measure.
+
+    Args:
+        name: Its name.
+        measure: A callable of a `Snapshot`.
+        graphs: Number of graphs.
+    """
+
+    def __init__(self, name: str, measure: Any, graphs: int) -> None:
+        self.name, self.measure, self.graphs = name, measure, graphs
+        self.every = int(getattr(measure, "every", 1))
+        self.missed = np.zeros(graphs, dtype=bool)
+        self.times: list[np.ndarray] = []
+        self.moved: list[np.ndarray] = []
+        self.values: list[Tensor] = []
+        self.floors: list[Tensor] = []
+
+    def take(self, t: np.ndarray, shot: Snapshot) -> None:
+        """Note a state for the graphs that moved since the last one."""
+        with torch.no_grad():
+            value, floor = read(self.measure, shot)
+        if value.numel() not in (1, self.graphs):
+            raise ValueError(
+                f"the measure {self.name!r} returned shape {tuple(value.shape)}; give one "
+                f"number or one per graph ({self.graphs})"
+            )
+        self.values.append(value.reshape(-1).expand(self.graphs))
+        self.floors.append(floor.reshape(-1).expand(self.graphs))
+        self.times.append(t)
+        moved, self.missed = self.missed, np.zeros_like(self.missed)
+        self.moved.append(moved)
+
+    def series(self) -> Series:
+        """All values along time."""
         # Ctrl-C may have come between the notes of one step.
         count = len(self.moved)
         times, moved = np.stack(self.times[:count]), np.stack(self.moved)
-        t = own_points(times, moved)
-        found = {}
-        for name, values in self.values.items():
-            y, floor = (
-                own_points(torch.stack(numbers[:count]).double().cpu().numpy(), moved)
-                for numbers in (values, self.floors[name])
-            )
-            convention = str(getattr(self.measures[name], "convention", name))
-            found[name] = Series(t, y, convention, floor)
-        return found
+        y, floor = (
+            own_points(torch.stack(numbers[:count]).double().cpu().numpy(), moved)
+            for numbers in (self.values, self.floors)
+        )
+        convention = str(getattr(self.measure, "convention", self.name))
+        return Series(own_points(times, moved), y, convention, floor)
 
 
 def series_name(measure: Any) -> str:

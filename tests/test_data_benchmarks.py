@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,10 @@ import pytest
 import scipy.sparse
 import torch
 
+from analysis import ollivier
 from neuralpde.data import Benchmark, load
+
+REFERENCE = Path(__file__).parent / "references" / "graph_ricci_curvature.json"
 
 # Nodes, columns undirected and loop-free, features, classes, components; the README beside the
 # data has them.
@@ -120,3 +124,11 @@ def test_embedded_minnesota_is_the_file(data_root: Path) -> None:
         pairs = {*map(tuple, z["edge_index"].T.tolist()), (348, 354), (354, 348)}
         assert {*map(tuple, graph.edge_index.T.tolist())} == pairs
         assert torch.equal(graph.pos, torch.from_numpy(z["pos"]))
+
+
+def test_ollivier_on_cora_is_that_of_graph_ricci_curvature(data_root: Path, cache: Path) -> None:
+    known = json.loads(REFERENCE.read_text())["Cora"]
+    edges = torch.tensor(known["edges"]).T
+    found = ollivier(load("Cora", data_root, cache=cache).graph, edges)
+    expected = torch.tensor(known["ollivier 0.5"], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)

@@ -6,12 +6,12 @@ import random
 import pytest
 import torch
 from torch_geometric.data import Data
-from torch_geometric.transforms import Compose, ToUndirected
+from torch_geometric.transforms import GDC, Compose, ToUndirected
 from torch_geometric.utils import is_undirected
 
 from analysis import balanced_forman, effective_resistance, spectral_gap
 from analysis.local_curvature import LocalCurvature
-from analysis.rewiring import SDRF, FoSR
+from analysis.rewiring import SDRF, Diffused, FoSR
 from neuralpde import Graph, catalogue
 
 
@@ -151,3 +151,94 @@ def test_directed_graphs_are_refused_with_the_transform_that_mends_them() -> Non
         SDRF(1)(arrow)
     mended = Compose([ToUndirected(), FoSR(1)])(arrow)
     assert mended.rewiring == []
+
+
+def propagation(A: torch.Tensor) -> torch.Tensor:
+    A = A + torch.eye(len(A)).double()
+    root = A.sum(1).sqrt()
+    return A / torch.outer(root, root)
+
+
+@pytest.mark.parametrize("time", [None, 2.0])
+def test_diffusion_has_the_weights_of_its_kernel(time: float | None) -> None:
+    base = drawn(5)
+    weight = 1 + (base.edge_index.sum(0) % 3).double()
+    graph = Graph(base.edge_index, 24, weight)
+    A = torch.zeros(24, 24).double()
+    A[base.edge_index[1], base.edge_index[0]] = weight
+    T, eye = propagation(A), torch.eye(24).double()
+    S = 0.2 * torch.linalg.inv(eye - 0.8 * T)
+    if time is not None:
+        S = torch.linalg.matrix_exp(time * (T - eye))
+    data = graph.to_pyg()
+    data.edge_weight = data.edge_weight.double()
+    whole = Diffused(0.2, time=time, degree=24)(data)
+    root = S.sum(1).sqrt()
+    found = torch.zeros(24, 24).double()
+    found[whole.edge_index[1], whole.edge_index[0]] = whole.edge_weight
+    torch.testing.assert_close(found, S / torch.outer(root, root), rtol=1e-9, atol=1e-12)
+    # The largest ones, as many as the average degree says.
+    some = Diffused(0.2, time=time, degree=5)(data)
+    assert some.num_edges == pytest.approx(5 * 24, abs=4)
+    kept = torch.zeros(24, 24, dtype=torch.bool)
+    kept[some.edge_index[1], some.edge_index[0]] = True
+    assert S[kept].min() >= S[~kept].max() - 1e-12
+    assert some.rewiring[0][3] == pytest.approx(float(S[kept].min()), rel=1e-9)
+    assert is_undirected(some.edge_index, some.edge_weight)
+    assert not Graph.of(some).directed
+
+
+def test_diffusion_keeps_attributes_and_counts_what_it_did() -> None:
+    graph = catalogue.barbell(5, 2)
+    edges = graph.edge_index.shape[1]
+    data = Data(
+        torch.randn(12, 3), graph.edge_index, edge_attr=torch.randn(edges, 2), y=torch.arange(12)
+    )
+    new = Diffused(time=4.0, degree=8)(data)
+    assert new.x is data.x
+    assert new.edge_attr.shape == (new.num_edges, 2)
+    old = new.edge_type == 0
+    attributes = {
+        tuple(e): a
+        for e, a in zip(data.edge_index.T.tolist(), data.edge_attr.tolist(), strict=True)
+    }
+    for e, a in zip(new.edge_index[:, old].T.tolist(), new.edge_attr[old].tolist(), strict=True):
+        assert attributes[tuple(e)] == a
+    assert not new.edge_attr[~old].any()
+    apart = {pair for pair in pairs(new) if pair[0] != pair[1]}
+    what, added, removed, _ = new.rewiring[0]
+    assert what == "diffuse"
+    assert (added, removed) == (len(apart - pairs(data)), len(pairs(data) - apart))
+    assert spectral_gap(new) > 2 * spectral_gap(graph)
+    assert data.num_edges == edges
+
+
+def test_torch_geometrics_own_transform_loses_weights_on_the_way() -> None:
+    # Why there is a wrapper: GDC neither reads nor writes edge_weight.
+    graph = catalogue.barbell(4)
+    data = graph.to_pyg()
+    theirs = GDC(normalization_out="sym")(data.clone())
+    assert "edge_weight" not in theirs
+    assert bool((Graph.of(theirs).edge_weight == 1).all())
+    data.edge_weight = torch.rand(data.num_edges)
+    again = GDC(normalization_out="sym")(data)
+    torch.testing.assert_close(again.edge_attr, theirs.edge_attr)
+
+
+def test_diffusion_of_nothing_is_nothing() -> None:
+    lonely = Data(edge_index=torch.zeros(2, 0).long(), num_nodes=3)
+    new = Diffused(degree=2)(lonely)
+    assert new.num_nodes == 3
+    assert new.rewiring[0][1:3] == (0, 0)
+    for wrong in ({"alpha": 1.0}, {"time": 0.0}, {"degree": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Diffused(**wrong)
+
+
+def test_ties_at_the_threshold_keep_both_directions() -> None:
+    data = catalogue.grid(5, 5).to_pyg()
+    theirs = GDC(
+        normalization_out=None, sparsification_kwargs={"method": "threshold", "avg_degree": 6}
+    )(Data(edge_index=data.edge_index, edge_attr=torch.ones(80).double(), num_nodes=25))
+    assert not is_undirected(theirs.edge_index)
+    assert is_undirected(Diffused(degree=6)(data).edge_index)

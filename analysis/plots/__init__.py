@@ -5,6 +5,7 @@ figure is drawn.
 """
 
 from analysis.plots.curves import curve, energy
+from analysis.plots.drift import curvature_flow
 from analysis.plots.histograms import curvatures
 from analysis.plots.maps import VIEWS, View, film, layout, state
 from analysis.plots.pace import pace, step_errors, step_sizes
@@ -28,6 +29,7 @@ __all__ = [
     "View",
     "against_evaluations",
     "course",
+    "curvature_flow",
     "curvatures",
     "curve",
     "energy",
