@@ -34,7 +34,8 @@ class WatchTrack:
     """Calls the measures and keeps their values, on the device, until the solve is over.
 
     Args:
-        measures: Callables of a `Snapshot`; each gives one number, or one per graph.
+        measures: Callables of a `Snapshot`; each gives one number, one per graph, or several per
+            graph, `[graphs, parts]`.
         graph: The graph, or None.
         packed: Whether the state is a tuple.
 
@@ -64,13 +65,16 @@ class WatchTrack:
             shot = Snapshot(torch.from_numpy(t), state, known, self.graph)
             for name, measure in self.measures.items():
                 value, floor = read(measure, shot)
-                if value.numel() not in (1, self.graphs):
+                if value.numel() in (1, self.graphs):
+                    value, floor = (v.reshape(-1).expand(self.graphs) for v in (value, floor))
+                elif value.dim() != 2 or len(value) != self.graphs:
                     raise ValueError(
                         f"the measure {name!r} returned shape {tuple(value.shape)}; give one "
-                        f"number or one per graph ({self.graphs})"
+                        f"number, one per graph ({self.graphs}), or several per graph "
+                        f"[{self.graphs}, parts]"
                     )
-                self.values[name].append(value.reshape(-1).expand(self.graphs))
-                self.floors[name].append(floor.reshape(-1).expand(self.graphs))
+                self.values[name].append(value)
+                self.floors[name].append(floor)
         self.times.append(t)
         self.moved.append(moved)
 
@@ -105,16 +109,16 @@ def own_points(values: np.ndarray, moved: np.ndarray) -> Tensor:
     """Keep for each graph the points at which it moved; NaN after its last.
 
     Args:
-        values: `[points, graphs]`.
+        values: `[points, graphs]`, perhaps with an axis of parts behind.
         moved: Which graphs moved at each point.
 
     Returns:
-        `[points]` for one graph, else `[most points of a graph, graphs]`.
+        `[points]` for one graph, else `[most points of a graph, graphs]`; the axis of parts stays.
     """
     if values.shape[1] == 1:
         return torch.from_numpy(values[moved[:, 0], 0])
     counts = moved.sum(0)
-    out = np.full((counts.max(), values.shape[1]), np.nan)
+    out = np.full((counts.max(), *values.shape[1:]), np.nan)
     for g, count in enumerate(counts):
         out[:count, g] = values[moved[:, g], g]
     return torch.from_numpy(out)
