@@ -162,8 +162,10 @@ class BandEnergy(Measure):
         flat = power.new_zeros(modes.num_graphs * self.count)
         flat = flat.index_add(0, place * self.count + self._band_of(graph), power)
         square = modes.per_graph(power.detach()).unsqueeze(1)
-        eps = torch.finfo(x.dtype).eps
-        return flat.view(-1, self.count), (SAFETY * eps**2 * square).expand(-1, self.count)
+        # Rounding of the state; modes are known to about the root of n roundings of their own.
+        modal = modes.per_graph(torch.ones_like(power)) * torch.finfo(torch.float64).eps ** 2
+        error = SAFETY * (torch.finfo(x.dtype).eps ** 2 + modal.unsqueeze(1)) * square
+        return flat.view(-1, self.count), error.expand(-1, self.count)
 
     def _band_of(self, graph: Graph) -> Tensor:
         """The band of each mode; a multiple eigenvalue is in one."""
