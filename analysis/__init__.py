@@ -7,7 +7,7 @@ from analysis.decay import Decay, Law, fit_decay
 from analysis.density import Density, density_of_states
 from analysis.dominance import Dominance, Tendency, dominance, tendency
 from analysis.energies import Dirichlet, Norm, Rayleigh
-from analysis.extremes import Extremes, extremes
+from analysis.ends import Extremes, extremes
 from analysis.gap import Cut, cheeger_sweep, fiedler_vector, spectral_gap
 from analysis.invariants import Lyapunov, Mass
 from analysis.measures import Measure

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.density import density_of_states
-from analysis.extremes import largest
+from analysis.ends import largest
 from analysis.filters import FilterBank, filter_bank
 from analysis.measures import Measure, Shot
 from analysis.spectra import LARGEST, spectrum

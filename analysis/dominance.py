@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from torch import Tensor
 
 from analysis.energies import Rayleigh
-from analysis.extremes import Extremes, extremes
+from analysis.ends import Extremes, extremes
 from neuralpde.graph import Graph
 from neuralpde.operators import Operator
 from solvers.series import Series

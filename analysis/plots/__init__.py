@@ -7,6 +7,7 @@ figure is drawn.
 from analysis.plots.curves import curve, energy
 from analysis.plots.maps import VIEWS, View, film, layout, state
 from analysis.plots.report import summary
+from analysis.plots.spectrogram import dispersion, profile, spectrogram
 from analysis.plots.style import BLUE, COLUMN, CYCLE, GREEN, GREY, ORANGE, PAGE, STYLE
 
 __all__ = [
@@ -21,9 +22,12 @@ __all__ = [
     "VIEWS",
     "View",
     "curve",
+    "dispersion",
     "energy",
     "film",
     "layout",
+    "profile",
+    "spectrogram",
     "state",
     "summary",
 ]
