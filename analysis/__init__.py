@@ -6,8 +6,8 @@ from analysis.curvature import balanced_forman, forman
 from analysis.decay import Decay, Law, fit_decay
 from analysis.density import Density, density_of_states
 from analysis.dominance import Dominance, Tendency, dominance, tendency
-from analysis.energies import Dirichlet, Norm, Rayleigh
 from analysis.ends import Extremes, extremes
+from analysis.energies import Dirichlet, Norm, Rayleigh
 from analysis.gap import Cut, cheeger_sweep, fiedler_vector, spectral_gap
 from analysis.invariants import Lyapunov, Mass
 from analysis.measures import Measure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ SPACINGS = ("eigenvalues", "modes")
 METHODS = ("auto", "exact", "chebyshev")
 
 ON_EDGE = 1e-9
-"""An eigenvalue nearer than this to an edge, relative to the largest, is on it: the upper band's."""
+"""An eigenvalue nearer to an edge, relative to the largest one, is on it: the upper band's."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class BandEnergy(Measure):
             if given not in known:
                 raise unknown_name(what, given, known)
         edges = self.bands if isinstance(self.bands, tuple) else tuple(range(self.bands + 1))
-        rising = all(a < b for a, b in zip(edges, edges[1:], strict=False))
+        rising = all(a < b for a, b in pairwise(edges))
         if len(edges) < 3 or not rising or edges[1] <= 0:
             raise ValueError(
                 f"bands={self.bands}: give 2 or more, or 3 or more ascending edges, the second "
@@ -147,8 +148,9 @@ class BandEnergy(Measure):
         assert self.probes is not None
         generator = torch.Generator().manual_seed(self.seed)
         shape = (x.shape[1:].numel(), self.probes)
-        G = torch.randn(shape, generator=generator, dtype=torch.float64) / self.probes**0.5
-        return G.to(x)
+        G = torch.randn(shape, generator=generator, dtype=torch.float64)
+        scaled: Tensor = (G / self.probes**0.5).to(x)
+        return scaled
 
     def _is_exact(self, graph: Graph) -> bool:
         if self.method != "auto":

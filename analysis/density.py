@@ -50,9 +50,7 @@ class Density:
         sine = np.maximum(np.sin(angle), 1e-12) * np.pi * self._half
         return torch.from_numpy(np.einsum("kg,kpg->pg", self._damped(), terms) / sine)
 
-    def cumulative(
-        self, eigenvalue: Float[Tensor, " points"]
-    ) -> Float[Tensor, "points graphs"]:
+    def cumulative(self, eigenvalue: Float[Tensor, " points"]) -> Float[Tensor, "points graphs"]:
         """The share of the eigenvalues that lie below."""
         angle = self._angle(eigenvalue.double().numpy()[:, None])
         return torch.from_numpy(self._below(angle))

@@ -12,8 +12,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from torch import Tensor
 
-from analysis.energies import Rayleigh
 from analysis.ends import Extremes, extremes
+from analysis.energies import Rayleigh
 from neuralpde.graph import Graph
 from neuralpde.operators import Operator
 from solvers.series import Series
@@ -74,7 +74,9 @@ class Dominance:
         return f"{self.outcome}: {rates}{between}, resolved to {self.resolution:.1g}"
 
 
-def dominance(nodes: Graph | Operator | Matrix, channels: Matrix, step: float | None = None) -> Dominance:
+def dominance(
+    nodes: Graph | Operator | Matrix, channels: Matrix, step: float | None = None
+) -> Dominance:
     """Tell which frequencies dominate x' = A x W, or the residual steps x + step A x W.
 
     The modes of diagonalisable A and W have the factors `e^(t a w)`, or `(1 + step a w)^k`, with a
@@ -219,7 +221,8 @@ def tendency(trajectory: Trajectory, norm: str = "sym") -> Tendency:
     above, below = values[values > apart], values[values < top - apart]
     # A value below its floor is NaN: rounding alone could have made it.
     last, before = (
-        float(torch.where(found.y.isnan(), found.floor, found.y)[k]) for k in (-1, len(found.y) // 2)
+        float(torch.where(found.y.isnan(), found.floor, found.y)[k])
+        for k in (-1, len(found.y) // 2)
     )
     low = 1.0 - last / float(above[0]) if len(above) else 1.0
     high = 1.0 - (top - last) / (top - float(below[-1])) if len(below) else 0.0

@@ -154,10 +154,11 @@ def _top(block: Any, bound: float) -> np.ndarray:
     """The largest eigenvalue, to about 1e-9 of itself; its bound where the end is too crowded."""
     try:
         # The error is the square of the residual over the gap.
-        return eigsh(
+        found: np.ndarray = eigsh(
             block, k=1, which="LA", v0=_start(block.shape[0]), ncv=VECTORS, maxiter=RESTARTS,
             tol=1e-6, return_eigenvectors=False,
         )  # fmt: skip
+        return found
     except ArpackNoConvergence:
         return np.array([bound])
 

@@ -73,7 +73,8 @@ def transfer_error(
     def read(x: Tensor) -> Tensor:
         if sampling.dim() == 1:
             return x[sampling]
-        return torch.tensordot(sampling.to(x.dtype), x, 1)
+        averaged: Tensor = torch.tensordot(sampling.to(x.dtype), x, 1)
+        return averaged
 
     def end(x: Tensor, graph: Graph) -> Tensor:
         found = solve(field, x, t, graph, rtol=rtol, atol=atol, save="end", grad="none").final

@@ -55,9 +55,7 @@ class JointSpectrum:
         inner = top.clamp(1, len(self.frequencies) - 2)
         floor = torch.finfo(torch.float64).tiny
         at = torch.arange(self.power.shape[1])
-        before, here, after = (
-            self.power[inner + k, at].clamp(min=floor).log() for k in (-1, 0, 1)
-        )
+        before, here, after = (self.power[inner + k, at].clamp(min=floor).log() for k in (-1, 0, 1))
         bend = before - 2 * here + after
         shift = torch.where(bend < 0, 0.5 * (before - after) / bend, 0.0).clamp(-0.5, 0.5)
         shift = torch.where(top == inner, shift, 0.0)

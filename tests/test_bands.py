@@ -194,8 +194,7 @@ def test_batches_give_what_their_graphs_give() -> None:
     for measure in (BandEnergy(5), BandEnergy(5, "rw", "modes"),
                     BandEnergy(5, "sym", method="chebyshev")):  # fmt: skip
         parts = [
-            measure(own, graph)[0]
-            for own, graph in zip(x.split([9, 30, 42]), single, strict=True)
+            measure(own, graph)[0] for own, graph in zip(x.split([9, 30, 42]), single, strict=True)
         ]
         torch.testing.assert_close(measure(x, batch), torch.stack(parts), rtol=1e-9, atol=1e-10)
 

@@ -195,7 +195,7 @@ def test_euler_steps_of_frozen_attention_are_the_layers_that_were_judged() -> No
         traj = solve(field, x0, 20.0, graph, solver="euler", steps=40, grad="none")
         if sign > 0:  # else the fastest mode grows at 0.05 only, and others are still there
             rate = math.log(float(traj["norm"].y[-1] / traj["norm"].y[-2])) / 0.5
-            assert rate == pytest.approx(found.low, abs=1e-3)
+            assert rate == pytest.approx(found.low, rel=1e-2)
         assert isinstance(traj.final, Tensor)
         assert found.angles == (float(MAD()(traj.final, graph)) < 1e-5) == (sign > 0)
 

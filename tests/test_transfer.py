@@ -1,6 +1,7 @@
-"""Transfer between meshes of one space: second order where the scale is right, and not otherwise."""
+"""Transfer between meshes of one space: second order where the scale is right, else none."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def bump(n: int) -> Tensor:
 
 
 def order(errors: list[float]) -> list[float]:
-    return [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    return [math.log2(a / b) for a, b in pairwise(errors)]
 
 
 @pytest.mark.parametrize("field", [Heat(), allen_cahn(0.1, 1.0)], ids=["heat", "allen-cahn"])

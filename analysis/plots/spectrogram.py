@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from analysis.bands import BandEnergy
-from analysis.plots.style import BLUE, CYCLE, GREY, ORANGE, PAGE, STYLE, axes
+from analysis.plots.style import CYCLE, GREY, ORANGE, axes
 from analysis.spectra import Spectrum, spectrum
 from analysis.waves import JointSpectrum
 from neuralpde.graph import Graph
-from solvers.series import Series
 from solvers.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -34,10 +33,11 @@ def spectrogram(
     log: bool = False,
     decades: float = DECADES,
 ) -> Axes:
-    """The energy of a trajectory by eigenvalue and time, colours logarithmic.
+    r"""The energy of a trajectory by eigenvalue and time, colours logarithmic.
 
-    Each cell is one band between two saved times; grey ones lie below their floor. Bands of equal
-    width are drawn on the eigenvalues, bands of equally many modes as equal strips.
+    Each cell is one band around a saved time; grey ones lie below their floor (of rounding: what
+    the solver's tolerance left in the states is not known here, about `rtol^2 |x|^2`). Bands of
+    equal width are drawn on the eigenvalues, bands of equally many modes as equal strips.
 
     Args:
         trajectory: On one graph, with several saved states.
@@ -54,7 +54,7 @@ def spectrogram(
     >>> x0 = torch.tensor([[2.0], [0.0]])
     >>> heat = solve(Heat(), x0, [0.0, 1.0, 2.0], torch.tensor([[0, 1], [1, 0]]))
     >>> spectrogram(heat, bands=BandEnergy(4)).get_ylabel()
-    'eigenvalue $\\\\lambda$ (comb)'
+    'eigenvalue $\\lambda$ (comb)'
     """
     from matplotlib.colors import LogNorm
 
@@ -69,9 +69,10 @@ def spectrogram(
     edges = measure.edges(graph)[0].cpu().numpy()
     strips = measure.spacing == "modes" and not isinstance(measure.bands, tuple)
     rows = np.arange(len(edges)) if strips else edges
-    energy = np.ma.masked_invalid(series.y.numpy().T)
+    energy = np.ma.masked_less_equal(np.nan_to_num(series.y.numpy().T), 0.0)
     top = float(energy.max()) if energy.count() else 1.0
-    low = max(float(energy.min()) if energy.count() else 0.1, top * 10.0**-decades)
+    least = float(energy.min()) if energy.count() else 0.1
+    low = max(least, top * 10.0**-decades)
     cells = ax.pcolormesh(
         _borders(series.t.numpy(), log),
         rows,
@@ -88,7 +89,7 @@ def spectrogram(
         _strip_labels(ax, edges)
     ax.set_ylabel(f"eigenvalue $\\lambda$ ({measure.norm})")
     kind = "share of $|x|^2$" if measure.relative else "energy $|x_\\lambda|^2$"
-    _bar(ax, cells, f"{kind} per band")
+    _bar(ax, cells, f"{kind} per band", low > least)
     return ax
 
 
@@ -139,7 +140,7 @@ def dispersion(
     speed: float = 1.0,
     decades: float = 6.0,
 ) -> Axes:
-    """The power of a trajectory by eigenvalue and frequency, with omega = c sqrt(lambda) on top.
+    r"""The power of a trajectory by eigenvalue and frequency, with omega = c sqrt(lambda) on top.
 
     Modes are put together in bins of equal width.
 
@@ -152,7 +153,7 @@ def dispersion(
     >>> flat = JointSpectrum(torch.arange(3.0), torch.tensor([0.0, 1.0]), torch.ones(3, 2), "comb")
     >>> ax = dispersion(flat)
     >>> ax.get_ylabel(), ax.lines[0].get_label()
-    ('angular frequency $\\\\omega$ (rad / time)', '$\\\\omega = \\\\sqrt{\\\\lambda}$')
+    ('angular frequency $\\omega$ (rad / time)', '$\\omega = \\sqrt{\\lambda}$')
     """
     from matplotlib.colors import LogNorm
 
@@ -166,14 +167,15 @@ def dispersion(
     np.add.at(power.T, place, joint.power.numpy().T)
     empty = np.broadcast_to(np.bincount(place, minlength=count) == 0, power.shape)
     most = float(power.max()) or 1.0
-    seen = np.ma.array(np.maximum(power, most * 10.0**-decades), mask=empty)
+    low = most * 10.0**-decades
+    seen = np.ma.array(np.maximum(power, low), mask=empty)
     omega = joint.frequencies.numpy()
     half = joint.resolution / 2
     cells = ax.pcolormesh(
         edges,
         np.append(omega - half, omega[-1] + half),
         seen,
-        norm=LogNorm(most * 10.0**-decades, most),
+        norm=LogNorm(low, most),
         cmap="viridis",
         rasterized=True,
     )
@@ -193,8 +195,8 @@ def dispersion(
     ax.set_xlim(0.0, top)
     ax.set_xlabel(f"eigenvalue $\\lambda$ ({joint.norm})")
     ax.set_ylabel("angular frequency $\\omega$ (rad / time)")
-    ax.legend(frameon=False, loc="lower right", labelcolor="white")
-    _bar(ax, cells, "power $|X(\\lambda, \\omega)|^2$")
+    ax.legend(frameon=False, loc="upper left", labelcolor="white")
+    _bar(ax, cells, "power $|X(\\lambda, \\omega)|^2$", float(power.min()) < low)
     return ax
 
 
@@ -237,9 +239,11 @@ def _steps(modes: Spectrum, curve: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([values[:1], values]), np.concatenate([[0.0], curve])
 
 
-def _bar(ax: Axes, cells: Any, label: str) -> None:
-    bar = ax.figure.colorbar(cells, ax=ax, pad=0.02, aspect=25)
-    bar.set_label(label, fontsize=ax.yaxis.label.get_size())
-    bar.ax.tick_params(labelsize=ax.yaxis.get_ticklabels()[0].get_size())
+def _bar(ax: Axes, cells: Any, label: str, cut: bool) -> None:
+    """Colours with their label; an arrow where the last one stands for all that is less."""
+    ends = "min" if cut else "neither"
+    bar = ax.figure.colorbar(cells, ax=ax, pad=0.02, aspect=25, extend=ends, extendfrac=0.04)
+    bar.set_label(label, fontsize=ax.yaxis.label.get_fontsize())
+    bar.ax.tick_params(labelsize=ax.yaxis.get_ticklabels()[0].get_fontsize())
     bar.ax.minorticks_off()
     bar.outline.set_visible(False)
