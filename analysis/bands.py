@@ -36,9 +36,9 @@ class BandEnergy(Measure):
 
     The bands add up to |x|^2 (degree-weighted for "rw"). Small graphs are decomposed. Large ones
     take a bank of Chebyshev filters that all come from the moments <x, T_k x> of one recurrence,
-    whatever the number of bands: each is an indicator, smoothed over an eighth of a mean band's
-    width (in the angle arccos) on either side of its edges, and beyond that wrong by `leakage` at
-    most. The filters add up to 1, so that nothing is lost or counted twice, and what lies in the
+    whatever the number of bands: each is an indicator, smoothed over `transition` mean bands (in
+    the angle arccos) on either side of its edges, and beyond that wrong by `leakage` at most. The
+    filters add up to 1, so that nothing is lost or counted twice, and what lies in the
     kernel of L is taken out first. Band energies come with an absolute error: that of narrower and
     wider bands from the same moments, a rigorous enclosure but for the state's own rounding;
     values below it are NaN in a series.
@@ -52,6 +52,9 @@ class BandEnergy(Measure):
         relative: Whether energies are divided by |x|^2: shares, NaN for a zero state.
         method: "exact" (up to 3000 nodes a graph), "chebyshev" (without gradients), or "auto".
         leakage: Share of |x|^2 that a filter may take from bands it has no edge with.
+        transition: Width of the zone on either side of an edge where two bands share, in mean
+            bands. Errors shrink with it, and the number of products grows: it is about
+            `bands log(2 / leakage) / (4 transition)`.
         probes: None, or a number k of random combinations `x G / sqrt(k)`, G normal, that stand for
             all channels: the cost no longer depends on them, and the error is that of a mean of k,
             at most `sqrt(2 / k)` of each value (one standard deviation; it is counted in).
@@ -60,7 +63,8 @@ class BandEnergy(Measure):
 
     Raises:
         ValueError: For unknown names, fewer than 2 bands, edges that do not ascend, a leakage that
-            is not between 1e-12 and 0.1, or fewer than 3 probes.
+            is not between 1e-12 and 0.1, a transition that is not between 0.001 and 0.5, or fewer
+            than 3 probes.
 
     >>> edges = torch.tensor([[0, 1], [1, 0]])
     >>> BandEnergy(2)(torch.tensor([[1.0], [3.0]]), edges).tolist()
@@ -73,6 +77,7 @@ class BandEnergy(Measure):
     relative: bool = False
     method: str = "auto"
     leakage: float = 1e-3
+    transition: float = 0.125
     probes: int | None = None
     seed: int = 0
     name: str = "bands"
@@ -95,6 +100,8 @@ class BandEnergy(Measure):
             )
         if not 1e-12 <= self.leakage <= 0.1:
             raise ValueError(f"leakage={self.leakage} is a share between 1e-12 and 0.1")
+        if not 1e-3 <= self.transition <= 0.5:
+            raise ValueError(f"transition={self.transition} is between 1e-3 and 0.5 mean bands")
         if self.probes is not None and self.probes < 3:
             raise ValueError(f"probes={self.probes}: fewer than 3 say nothing; None for all")
 
@@ -204,11 +211,13 @@ class BandEnergy(Measure):
         return value.to(x.device), error.to(x.device)
 
     def _bank(self, graph: Graph) -> FilterBank:
-        key = ("bank", self.bands, self.norm, self.spacing, self.leakage)
+        key = ("bank", self.bands, self.norm, self.spacing, self.leakage, self.transition)
 
         def build() -> FilterBank:
             lo, hi = graph.laplacian(self.norm, dtype=torch.float64).spectrum()
-            return filter_bank(self.edges(graph).cpu(), lo.cpu(), hi.cpu(), self.leakage)
+            return filter_bank(
+                self.edges(graph).cpu(), lo.cpu(), hi.cpu(), self.leakage, self.transition
+            )
 
         found: FilterBank = graph.remember(key, build)
         return found

@@ -22,7 +22,13 @@ from solvers.trajectory import Trajectory
 ENOUGH = 0.99
 """Share of the squared norm that one end of the spectrum must hold to dominate a trajectory."""
 
-Matrix = Float[Tensor, "rows rows"] | Float[Tensor, " rows"] | Complex128[Tensor, " rows"]
+Nodes = Float[Tensor, "nodes nodes"] | Float[Tensor, " nodes"] | Complex128[Tensor, " nodes"]
+Channels = (
+    Float[Tensor, "channels channels"]
+    | Float[Tensor, " channels"]
+    | Complex128[Tensor, " channels"]
+)
+"""A matrix, or its eigenvalues."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Dominance:
 
 
 def dominance(
-    nodes: Graph | Operator | Matrix, channels: Matrix, step: float | None = None
+    nodes: Graph | Operator | Nodes, channels: Channels, step: float | None = None
 ) -> Dominance:
     """Tell which frequencies dominate x' = A x W, or the residual steps x + step A x W.
 
@@ -148,7 +154,7 @@ def dominance(
     )
 
 
-def _spectrum(given: Graph | Operator | Matrix) -> Extremes:
+def _spectrum(given: Graph | Operator | Tensor) -> Extremes:
     if isinstance(given, Graph):
         return extremes(given.adjacency("sym", dtype=torch.float64))
     if isinstance(given, Tensor) and given.dim() == 1:

@@ -12,9 +12,6 @@ from torch import Tensor
 
 from solvers.moments import ROUNDING
 
-TRANSITION = 8.0
-"""Half the zone around an edge over which a filter rises is the mean band over this number."""
-
 
 @dataclass(frozen=True, eq=False)
 class FilterBank:
@@ -74,23 +71,25 @@ def filter_bank(
     lo: Float[Tensor, " graphs"],
     hi: Float[Tensor, " graphs"],
     leakage: float,
+    transition: float = 0.125,
 ) -> FilterBank:
     """Make the filters of bands, of the lowest degree that keeps the leakage.
 
-    Half of it is what a Gaussian has beyond `reach`, an eighth of a mean band: that sets its width;
-    the other half is what the cut at the degree leaves out.
+    Half of it is what a Gaussian has beyond `reach`: that sets its width; the other half is what
+    the cut at the degree leaves out.
 
     Args:
         edges: Where bands begin and end; the outer ones reach to the ends of the interval.
         lo: Lower ends of the interval that is mapped to [-1, 1].
         hi: Upper ends.
         leakage: Largest error of a filter outside the zones around its edges.
+        transition: `reach` in mean bands, pi over their number.
     """
     half = (hi - lo) / 2
     y = 1.0 - (edges - lo[:, None]) / torch.where(half > 0, half, 1.0)[:, None]
     angle = torch.arccos(y.clamp(-1.0, 1.0)).double()
     angle[:, 0], angle[:, -1] = 0.0, torch.pi
-    reach = math.pi / (TRANSITION * (edges.shape[1] - 1))
+    reach = transition * math.pi / (edges.shape[1] - 1)
     s = reach / (math.sqrt(2.0) * float(erfcinv(leakage / 2)))
     degree = _degree(s, leakage / 2)
     start, end = angle[:, :-1], angle[:, 1:]

@@ -45,7 +45,7 @@ class Spectrum:
     """
 
     eigenvalues: Float[Tensor, " modes"]
-    blocks: tuple[Float[Tensor, "own own"], ...]
+    blocks: tuple[Tensor, ...]
     levels: Int64[Tensor, " modes"]
     metric: Float[Tensor, " nodes"] | None = None
     batch: Int64[Tensor, " modes"] | None = None

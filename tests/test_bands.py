@@ -136,6 +136,21 @@ def test_the_degree_follows_from_bands_and_leakage() -> None:
         for bands, leakage in ((4, 1e-3), (8, 1e-3), (8, 1e-6), (16, 1e-6))
     ]
     assert counts == [117, 232, 493, 985]
+    for bands, leakage, width in ((8, 1e-3, 0.125), (5, 1e-6, 0.125), (8, 1e-3, 0.02)):
+        products = BandEnergy(bands, leakage=leakage, transition=width)._bank(graph).count / 2
+        expected = bands * math.log(2 / leakage) / (4 * width)
+        assert products == pytest.approx(expected, rel=0.1)
+
+
+def test_narrow_transitions_have_smaller_errors() -> None:
+    graph, x = catalogue.grid(20, 20), normal(400, 1)
+    exact = BandEnergy(5)(x, graph)
+    sizes = []
+    for width in (0.25, 0.06, 0.015):
+        found, error = BandEnergy(5, method="chebyshev", transition=width).reading(x, graph)
+        assert ((found - exact).abs() <= error).all()
+        sizes.append(float(error.sum()))
+    assert sizes[0] > 2 * sizes[1] > 4 * sizes[2]
 
 
 def test_single_precision_near_consensus_keeps_what_is_in_the_bands() -> None:
@@ -279,6 +294,8 @@ def test_measures_of_bands_are_values_and_refuse_nonsense() -> None:
             BandEnergy(**option)
     with pytest.raises(ValueError, match="a share between"):
         BandEnergy(leakage=0.5)
+    with pytest.raises(ValueError, match="is between 1e-3"):
+        BandEnergy(transition=0.0)
     with pytest.raises(ValueError, match="fewer than 3 say nothing"):
         BandEnergy(probes=2)
     with pytest.raises(ValueError, match="too large"):

@@ -35,7 +35,7 @@ def heat(norm: str = "comb") -> Trajectory:
 @pytest.mark.parametrize("norm", ["comb", "sym", "augmented", "rw"])
 def test_spectrograms_show_the_bands_of_the_fields_own_laplacian(norm: str) -> None:
     traj = heat(norm)
-    ax = plots.spectrogram(traj, decades=40)
+    ax = plots.spectrogram(traj, decades=40.0)
     shown = "comb" if norm == "rw" else norm
     assert ax.get_ylabel() == f"eigenvalue $\\lambda$ ({shown})"
     assert ax.get_xlabel() == "time $t$"
@@ -66,7 +66,7 @@ def test_logarithmic_times_and_strips_of_modes() -> None:
 
 
 def test_colours_end_where_they_were_told_to() -> None:
-    ax = plots.spectrogram(heat(), decades=3)
+    ax = plots.spectrogram(heat(), decades=3.0)
     (cells,) = [one for one in ax.collections if hasattr(one, "get_coordinates")]
     low, high = cells.get_clim()
     assert np.log10(high / low) == pytest.approx(3.0)
@@ -90,7 +90,7 @@ def test_dispersion_shows_all_power_under_its_relation() -> None:
     graph, x0 = catalogue.path(12), normal(12, 1)
     t = torch.linspace(0, 50, 201, dtype=F64)
     joint = joint_spectrum(solve(Wave(2.0), (x0, 0 * x0), t, graph))
-    ax = plots.dispersion(joint, speed=2.0, decades=30)
+    ax = plots.dispersion(joint, speed=2.0, decades=30.0)
     (cells,) = [one for one in ax.collections if hasattr(one, "get_coordinates")]
     assert float(cells.get_array().sum()) == pytest.approx(float(joint.power.sum()))
     (line,) = ax.lines

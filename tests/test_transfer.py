@@ -35,7 +35,7 @@ def order(errors: list[float]) -> list[float]:
 def test_flows_on_paths_transfer_with_second_order(field: Heat) -> None:
     errors = [
         transfer_error(
-            field, scaled(catalogue.path(n), n**2), scaled(catalogue.path(2 * n), 4 * n**2),
+            field, scaled(catalogue.path(n), 1.0 * n**2), scaled(catalogue.path(2 * n), 4.0 * n**2),
             cells(n), bump(2 * n), 0.05, rtol=1e-9,
         )
         for n in (8, 16, 32)
@@ -48,7 +48,7 @@ def test_flows_on_paths_transfer_with_second_order(field: Heat) -> None:
 def test_flows_on_grids_transfer_with_second_order() -> None:
     errors = []
     for n in (6, 12, 24):
-        graphs = [scaled(catalogue.grid(m, m), m**2) for m in (n, 2 * n)]
+        graphs = [scaled(catalogue.grid(m, m), 1.0 * m**2) for m in (n, 2 * n)]
         x = bump(2 * n)
         x0 = (x[:, None, :1] * x[None, :, 1:]).reshape(-1, 1)
         S = torch.kron(cells(n), cells(n))
@@ -116,7 +116,7 @@ def test_random_neighbours_on_a_torus_transfer_slower_than_meshes() -> None:
     for m in (14, 20):
         x = torch.cos(2 * math.pi * torch.arange(2 * m, dtype=F64) / (2 * m))
         x0 = x[:, None].expand(-1, 2 * m).reshape(-1, 1)
-        graphs = [scaled(catalogue.torus(k, k), k**2) for k in (m, 2 * m)]
+        graphs = [scaled(catalogue.torus(k, k), 1.0 * k**2) for k in (m, 2 * m)]
         node = torch.arange(4 * m * m).view(2 * m, 2 * m)[::2, ::2].flatten()
         mesh.append(transfer_error(Heat(), *graphs, node, x0, 0.02))
     assert errors[2] < errors[0]
