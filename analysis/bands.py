@@ -184,11 +184,7 @@ class BandEnergy(Measure):
 
     def _sorted(self, graph: Graph) -> Tensor:
         modes, edges = spectrum(graph, self.norm), self.edges(graph)
-        # Every mode of a level stands where the first one does.
-        first = torch.full_like(modes.eigenvalues[: int(modes.levels[-1]) + 1], torch.inf)
-        first.scatter_reduce_(0, modes.levels, modes.eigenvalues, "amin")
-        at = first[modes.levels]
-        top = largest(graph, self.norm)
+        at, top = modes.eigenvalues, largest(graph, self.norm)
         if modes.batch is None:
             inner, tops = edges[0, 1:-1].expand(len(at), -1), top.expand(len(at))
         else:

@@ -72,6 +72,8 @@ def test_bands_of_modes_hold_equally_many() -> None:
         counts = torch.stack([measure(column[:, None], graph)[0] for column in every.T]).sum(0)
         assert (counts - graph.num_nodes / 8).abs().max() <= 2
         torch.testing.assert_close(counts, counts.round())
+        inner = measure.edges(graph)[0, 1:-1, None]
+        assert (inner - spectrum(graph).eigenvalues).abs().min() > 1e-6
 
 
 @pytest.mark.parametrize("method", ["exact", "chebyshev"])
