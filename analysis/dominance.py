@@ -135,7 +135,7 @@ def dominance(
     low, high, other = (
         float(rates[rows].max(initial=-np.inf)) for rows in (right, left, ~(right | left))
     )
-    outcome = _outcome(low, high, other, resolution, bool((right & left).any()))
+    outcome = _outcome(low, high, other, resolution)
     decided = outcome != "undecided"
     rest = float(rates[~right].max(initial=-np.inf))
     best = np.unravel_index(np.argmax(rates), rates.shape)
@@ -163,11 +163,11 @@ def _spectrum(given: Graph | Operator | Tensor) -> Extremes:
     return extremes(given)
 
 
-def _outcome(low: float, high: float, other: float, resolution: float, alone: bool) -> str:
+def _outcome(low: float, high: float, other: float, resolution: float) -> str:
     (best, name), (second, _) = sorted(
         ((low, "low"), (high, "high"), (other, "other")), reverse=True
     )[:2]
-    return "undecided" if alone or not best - second > resolution else name
+    return "undecided" if not best - second > resolution else name
 
 
 def _rank(fastest: np.ndarray) -> int:

@@ -238,6 +238,10 @@ def test_the_rank_of_the_limit_counts_pairs_that_share_nothing() -> None:
     # Two components, each with its own constant mode: rank 2.
     two = torch.tensor([1.0, 1.0, -0.2], dtype=F64)
     assert dominance(two, torch.tensor([2.0, 2.0], dtype=F64)).rank == 2
+    # Equal but for rounding.
+    near = 1 - torch.tensor([0.0, 1.0], dtype=F64) * 2.0**-53
+    assert dominance(torch.cat([near, two[2:]]), 2 * near).rank == 2
+    assert dominance(torch.ones(3), torch.tensor([1.0, 2.0])).outcome == "undecided"
     # Conjugate pairs in both: a complex rotation in nodes and channels, rank 2.
     turn = torch.tensor([[1.0, -2.0], [2.0, 1.0]], dtype=F64)
     found = dominance(torch.block_diag(turn, torch.tensor([[3.0]], dtype=F64)), turn)
