@@ -141,3 +141,5 @@ def test_scaling_keeps_all_else() -> None:
     assert torch.equal(found.pos, graph.pos)
     batch = scaled(Graph.union([graph, graph]), 2.0)
     assert batch.num_graphs == 2
+    areas = catalogue.sphere(1)
+    assert torch.equal(scaled(areas, 2.0).node_weight, areas.node_weight)
