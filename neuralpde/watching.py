@@ -40,7 +40,8 @@ class WatchTrack:
     the start and at the end.
 
     Args:
-        measures: Callables of a `Snapshot`; each gives one number, or one per graph.
+        measures: Callables of a `Snapshot`; each gives one number, one per graph, or several per
+            graph, `[graphs, parts]`.
         graph: The graph, or None.
         packed: Whether the state is a tuple.
         stepping: Whether it is called after every step, not at saved times.
@@ -117,13 +118,16 @@ class Notes:
         """Note a state for the graphs that moved since the last one."""
         with torch.no_grad():
             value, floor = read(self.measure, shot)
-        if value.numel() not in (1, self.graphs):
+        if value.numel() in (1, self.graphs):
+            value, floor = (v.reshape(-1).expand(self.graphs) for v in (value, floor))
+        elif value.dim() != 2 or len(value) != self.graphs:
             raise ValueError(
                 f"the measure {self.name!r} returned shape {tuple(value.shape)}; give one "
-                f"number or one per graph ({self.graphs})"
+                f"number, one per graph ({self.graphs}), or several per graph "
+                f"[{self.graphs}, parts]"
             )
-        self.values.append(value.reshape(-1).expand(self.graphs))
-        self.floors.append(floor.reshape(-1).expand(self.graphs))
+        self.values.append(value)
+        self.floors.append(floor)
         self.times.append(t)
         moved, self.missed = self.missed, np.zeros_like(self.missed)
         self.moved.append(moved)
@@ -153,16 +157,16 @@ def own_points(values: np.ndarray, moved: np.ndarray) -> Tensor:
     """Keep for each graph the points at which it moved; NaN after its last.
 
     Args:
-        values: `[points, graphs]`.
+        values: `[points, graphs]`, perhaps with an axis of parts behind.
         moved: Which graphs moved at each point.
 
     Returns:
-        `[points]` for one graph, else `[most points of a graph, graphs]`.
+        `[points]` for one graph, else `[most points of a graph, graphs]`; the axis of parts stays.
     """
     if values.shape[1] == 1:
         return torch.from_numpy(values[moved[:, 0], 0])
     counts = moved.sum(0)
-    out = np.full((counts.max(), values.shape[1]), np.nan)
+    out = np.full((counts.max(), *values.shape[1:]), np.nan)
     for g, count in enumerate(counts):
         out[:count, g] = values[moved[:, g], g]
     return torch.from_numpy(out)

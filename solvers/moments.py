@@ -120,8 +120,7 @@ def curves(
         >>> found.energy.round(9).item(), found.square.round(9).item()
         (4.0, 2.0)
     """
-    core = L.core
-    rows = Rows(core.batch if L.num_graphs > 1 else None, L.num_graphs)
+    rows = _rows(L)
     times = np.asarray(times, dtype=np.float64)
     if times.ndim == 1:
         times = np.repeat(times[:, None], rows.num_graphs, axis=1)
@@ -132,26 +131,63 @@ def curves(
         )
     if not (np.isfinite(times).all() and (times >= 0).all()):
         raise ValueError("energies are computed at finite times that are not negative")
-    real = torch.view_as_real(x) if x.is_complex() else x
-    v = L.enter(real.detach().reshape(len(x), real.shape[1:].numel()))
+    v = _entered(L, x)
     lo, hi = (end.detach().cpu().numpy() for end in L.spectrum())
     size = np.maximum(np.abs(lo), np.abs(hi))
     series = _series(times, lo, hi, tol)
     count = max(found[0].shape[1] for found in series)
-    moments = _moments(core, v, lo, hi, count, rows, metric, prepare)
+    mu = _moments(L.core, v, lo, hi, count, rows, metric, prepare)
     eps = torch.finfo(v.dtype).eps
     values, floor, squares, errors = (np.empty_like(times) for _ in range(4))
     for graph, (weights, left_out, decays, lost) in enumerate(series):
         orders = np.arange(weights.shape[1])
-        values[:, graph] = weights @ moments[: len(orders), graph]
+        values[:, graph] = weights @ mu[: len(orders), graph]
         rounding = ROUNDING * eps * np.abs(weights) @ (orders + 4.0) ** 1.5
         # The weights are differences of numbers of size 1, known to float64.
         rounding += len(orders) * np.finfo(np.float64).eps * size[graph]
-        floor[:, graph] = (left_out + rounding) * moments[0, graph]
-        squares[:, graph] = decays @ moments[: len(orders), graph]
+        floor[:, graph] = (left_out + rounding) * mu[0, graph]
+        squares[:, graph] = decays @ mu[: len(orders), graph]
         rounding = ROUNDING * eps * decays @ (orders + 4.0) ** 1.5
-        errors[:, graph] = (lost + rounding) * moments[0, graph]
-    return Curves(values, floor, squares, errors, len(moments) // 2)
+        errors[:, graph] = (lost + rounding) * mu[0, graph]
+    return Curves(values, floor, squares, errors, len(mu) // 2)
+
+
+def moments(
+    L: Operator,
+    x: Inexact[Tensor, "nodes ..."],
+    count: int,
+    *,
+    metric: Float[Tensor, " nodes"] | None = None,
+) -> Float[np.ndarray, "moments graphs"]:
+    """Return ``<x, T_k(y) x>`` for ``k < count``, ``y = (mid - L) / half`` in [-1, 1].
+
+    The interval is the operator's enclosure, whose lower end is ``y = 1``. It takes ``count / 2``
+    products; see :func:`energy_curve`.
+
+    Args:
+        L: self-adjoint operator.
+        x: state; squares are added up over its channels.
+        count: how many moments.
+        metric: weights of the inner product, in which L is self-adjoint; None: the plain one.
+
+    Example:
+        >>> from neuralpde.operators import Pattern, SparseOperator
+        >>> L = SparseOperator(Pattern.identity(2), torch.tensor([0.0, 2.0]), symmetric=True)
+        >>> moments(L, torch.tensor([1.0, 2.0]), 4).round(5).ravel().tolist()
+        [5.0, -3.0, 5.0, -3.0]
+    """
+    lo, hi = (end.detach().cpu().numpy() for end in L.spectrum())
+    return _moments(L.core, _entered(L, x), lo, hi, count, _rows(L), metric, None)
+
+
+def _rows(L: Operator) -> Rows:
+    return Rows(L.core.batch if L.num_graphs > 1 else None, L.num_graphs)
+
+
+def _entered(L: Operator, x: Tensor) -> Tensor:
+    """A state as real columns, in the operator's own coordinates."""
+    real = torch.view_as_real(x) if x.is_complex() else x
+    return L.enter(real.detach().reshape(len(x), real.shape[1:].numel()))
 
 
 def _series(

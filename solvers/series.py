@@ -18,7 +18,8 @@ class Series:
 
     Attributes:
         t: Times `[points]`, or `[points, graphs]`; NaN after a graph has ended.
-        y: Values of the same shape, float64; NaN below the floor.
+        y: Values of the same shape, float64; NaN below the floor. A quantity of several numbers
+            has them along one more axis, `[..., parts]`.
         convention: Which formula, in words; it belongs on every axis that shows the values.
         floor: Absolute error of each value (rounding, truncation, tolerance).
 
@@ -44,6 +45,23 @@ class Series:
         object.__setattr__(self, "y", torch.from_numpy(shown))
         object.__setattr__(self, "floor", floor)
 
+    def part(self, k: int) -> Series:
+        """One number of a quantity of several, as a series of its own.
+
+        Args:
+            k: Which.
+
+        Raises:
+            ValueError: The quantity has one number only.
+
+        >>> pair = Series(torch.tensor([0.0, 1.0]), torch.tensor([[3.0, 5.0], [4.0, 6.0]]))
+        >>> pair.part(1).y.tolist()
+        [5.0, 6.0]
+        """
+        if self.y.dim() == self.t.dim():
+            raise ValueError("this series has one number at each time; read .y")
+        return Series(self.t, self.y[..., k], self.convention, self.floor[..., k])
+
     def rate(
         self, start: float | None = None, end: float | None = None
     ) -> float | Float[Tensor, " graphs"]:
@@ -56,17 +74,15 @@ class Series:
             start: First time of the window; by default the middle of the times that have values.
             end: Last time of the window.
         """
-        t = self.t.unsqueeze(1).expand(*self.t.shape, 1) if self.t.dim() == 1 else self.t
-        y = self.y.unsqueeze(1) if self.y.dim() == 1 else self.y
+        t, y = self._columns()
         slopes = torch.tensor(
             [_slope(t[:, g], y[:, g], start, end) for g in range(y.shape[1])], dtype=torch.float64
         )
-        return float(slopes[0]) if self.y.dim() == 1 else slopes
+        return float(slopes[0]) if self.y.dim() == 1 else slopes.view(self.y.shape[1:])
 
     def integral(self) -> float | Float[Tensor, " graphs"]:
         """The integral of y over time, exact for piecewise exponential decay; NaN values end it."""
-        t = self.t if self.t.dim() > 1 else self.t.unsqueeze(1)
-        y = self.y if self.y.dim() > 1 else self.y.unsqueeze(1)
+        t, y = self._columns()
         before, after = y[:-1], y[1:]
         ratio = torch.where((before > 0) & (after > 0), after / before, torch.ones_like(after))
         log = torch.log(ratio)
@@ -75,13 +91,20 @@ class Series:
             tiny, (before + after) / 2, (after - before) / torch.where(tiny, 1.0, log)
         )
         area = torch.nansum(mean * (t[1:] - t[:-1]), dim=0)
-        return float(area[0]) if self.y.dim() == 1 else area
+        return float(area[0]) if self.y.dim() == 1 else area.view(self.y.shape[1:])
+
+    def _columns(self) -> tuple[Tensor, Tensor]:
+        """Times and values side by side, `[points, columns]`, a column for each curve."""
+        own = self.t.reshape(*self.t.shape, *[1] * (self.y.dim() - self.t.dim()))
+        count = len(self.y)
+        return own.expand(self.y.shape).reshape(count, -1), self.y.reshape(count, -1)
 
     def __str__(self) -> str:
         """First and last value with the convention."""
         y = self.y.reshape(len(self.y), -1)
         if y.shape[1] > 1:
-            return f"{self.convention}, {y.shape[1]} graphs, {len(y)} points each"
+            kind = "graphs" if self.y.dim() == self.t.dim() else "curves"
+            return f"{self.convention}, {y.shape[1]} {kind}, {len(y)} points each"
         good = torch.nonzero(~y[:, 0].isnan())
         if not len(good):
             return f"{self.convention}: every value lies below its floor"

@@ -180,10 +180,10 @@ class Trajectory:
             torch.stack([v.double().cpu() for v in part]) for part in zip(*values, strict=True)
         )
         t = self.t.detach()
-        if y.dim() == 2 and y.shape[1] == 1:
+        if y.dim() > 1 and y.shape[1] == 1:
             y, floor = y[:, 0], floor[:, 0]
-        if y.dim() == 2 and t.dim() == 1:
-            t = t[:, None].expand(y.shape)
+        elif y.dim() > 1 and t.dim() == 1:
+            t = t[:, None].expand(y.shape[:2])
         convention = getattr(measure, "convention", None) or getattr(measure, "__name__", "")
         return Series(t, y, str(convention), floor)
 

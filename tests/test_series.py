@@ -110,4 +110,5 @@ def test_it_prints_its_ends_its_convention_and_its_floor() -> None:
     assert "8 -> 4 at t=1" in cut
     assert "below its floor 1e-06 after" in cut
     assert "every value lies below" in str(Series(t, torch.zeros(3), "sym", torch.ones(3)))
-    assert "2 graphs" in str(Series(t, torch.ones(3, 2), "rw"))
+    assert "2 graphs" in str(Series(t[:, None].expand(3, 2), torch.ones(3, 2), "rw"))
+    assert "2 curves" in str(Series(t, torch.ones(3, 2), "rw"))
