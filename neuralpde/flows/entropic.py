@@ -15,7 +15,7 @@ from torch import Tensor
 from neuralpde.flows.estimators import Estimate, Pilot, Velocity
 from neuralpde.flows.paths import Path
 from solvers.failure import unknown_name
-from solvers.methods import stepper
+from solvers.methods import names, stepper
 from solvers.schedules import Density
 
 RATES = ("condmarg", "budget", "conditional", "loss", "exchange")
@@ -42,9 +42,11 @@ class Entropic:
     The rate is one of these, H being entropies in nats; a schedule takes the modulus:
 
     - "condmarg": `R = d/dt H(x_t | x0, x1) - d/dt H(x_t)`, which is minus the rate of what the
-      state tells of its ends. It is positive at first (the state forgets its source, the rate is about
-      dim / 2t at t = 0), crosses zero once, and is then negative, about -dim / 2 (1 - t) at t = 1.
-    - "budget": the excess of `|d/dt H(x_t | x0, x1)|` over `|d/dt H(x_t)|`, and 0 where there is none.
+      state tells of its ends. It is positive at first (the state forgets its source), about
+      dim / (2t) at t = 0; then negative, about -dim / (2 (1 - t)) at t = 1. Between Gaussian ends
+      of standard deviations s0 and s1 it vanishes at s0 / (s0 + s1).
+    - "budget": the excess of `|d/dt H(x_t | x0, x1)|` over `|d/dt H(x_t)|`, and 0 where there is
+      none.
     - "conditional": `d/dt H(x_t | x0, x1)`; needs no model.
     - "loss": `E |u - v|^2`, the loss of flow matching: for a straight path from Gaussian noise, the
       entropic time of arXiv:2504.13612 in its rescaled form.
@@ -102,6 +104,8 @@ class Entropic:
             raise unknown_name("rate", self.rate, RATES)
         if self.estimator not in ESTIMATORS:
             raise unknown_name("estimator", self.estimator, ESTIMATORS)
+        if self.solver not in names():
+            raise unknown_name("solver", self.solver, names())
         if isinstance(self.p, str) and self.p != "auto":
             raise unknown_name("p", self.p, ("auto",))
         if self.nodes < 2 or not 0 < self.eps < 0.5:

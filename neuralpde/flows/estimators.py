@@ -110,9 +110,8 @@ class Pilot:
         alone = self.states == len(x) and self.dim <= EXACT
         with torch.enable_grad():
             v = self._call(velocity, t, x)
-            parts = []
-            for z in _units(x) if alone else _signs(x, self.probes, generator):
-                parts.append(self._sum(z * self._pull(v, x, z)))
+            probes = _units(x) if alone else _signs(x, self.probes, generator)
+            parts = [self._sum(z * self._pull(v, x, z)) for z in probes]
         trace = torch.stack(parts).sum(0) / (1 if alone else self.probes)
         return _estimate(self._conditional(t) - trace)
 

@@ -105,8 +105,9 @@ class BridgeRates:
     def learned(self, t: Times, dim: int = 1) -> Times:
         """The rate of what the state tells of the target alone.
 
-        Without noise and covariance it is t / (1 - t) times the loss. With the noise level (1 - t) / t in the place of t this is the entropic time of
-        Stancevic, Handke and Ambrogioni, 2025, arXiv:2504.13612, for noise to data.
+        Without noise and covariance it is t / (1 - t) times the loss. With the noise level
+        (1 - t) / t in the place of t this is the entropic time of Stancevic, Handke and Ambrogioni,
+        2025, arXiv:2504.13612, for noise to data.
         """
         return self.marginal(t, dim) + self._gain(t.double(), self.s1, dim)
 
