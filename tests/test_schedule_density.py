@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.optimize
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers.schedules import Cosine, Density, Uniform
+from neuralpde import solve
+from solvers.schedules import Cosine, Density, Uniform, get
 
 
 @st.composite
@@ -161,3 +163,12 @@ def test_densities_are_frozen_and_keep_where_they_came_from() -> None:
     assert density.nodes == (0.0, 1.0)
     with pytest.raises(dataclasses.FrozenInstanceError):
         density.p = 2.0
+
+
+@pytest.mark.parametrize("schedule", ["linear", "ays", Density((0.1, 0.9), (1.0, 3.0), 0.5, 0.25)])
+def test_solves_step_on_the_grid(schedule) -> None:
+    x0 = torch.ones(1, dtype=torch.float64)
+    run = solve(lambda t, x: -x, x0, (2.0, 4.0), steps=5, schedule=schedule, save="steps")
+    np.testing.assert_allclose(run.t.numpy(), 2 + 2 * get(schedule).grid(5), rtol=1e-14)
+    with pytest.raises(ValueError, match="give steps too"):
+        solve(lambda t, x: -x, x0, 1.0, schedule=schedule)

@@ -149,7 +149,7 @@ class Entropic:
 
         Args:
             path: from which states are drawn.
-            x0: sources, of the coupling that the flow is of.
+            x0: sources, of the coupling that the flow is of; 512 pairs are enough for a schedule.
             x1: targets.
             velocity: the marginal velocity v(t, x); not needed for "conditional".
             score: the marginal score, if known.

@@ -36,6 +36,7 @@ class BridgeRates:
         Trentini et al., Entropy across the bridge, 2026, arXiv:2605.16126, for the idea of the
         rate; the formulas are derived here.
 
+    >>> import torch
     >>> unit = BridgeRates()
     >>> t = torch.tensor([0.25, 0.5], dtype=torch.float64)
     >>> unit.conditional(t, 3).tolist()  # 4 d / 3
