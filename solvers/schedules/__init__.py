@@ -14,7 +14,8 @@ from solvers.schedules.density import Density
 from solvers.schedules.noise_levels import AlignYourSteps, Karras, Shift
 from solvers.schedules.pilots import Quantiles, equidistributed, from_trajectory
 from solvers.schedules.registry import SCHEDULES, from_json, get
-from solvers.schedules.schedule import Grid, Named, Reversed, Schedule
+from solvers.schedules.schedule import Grid as Grid
+from solvers.schedules.schedule import Named, Reversed, Schedule
 
 __all__ = [
     "SCHEDULES",
@@ -24,7 +25,6 @@ __all__ = [
     "BridgeSpread",
     "Cosine",
     "Density",
-    "Grid",
     "Karras",
     "LogitUniform",
     "Named",
