@@ -1,5 +1,6 @@
 """Schedules of pilot runs: the steps of an adaptive solve, and equal shares of the local error."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuralpde import solve
-from solvers.schedules import Density, Quantiles, equidistributed, from_trajectory
+from solvers.schedules import Density, Quantiles, equidistributed, fewest_misses, from_trajectory
 
 
 def burst(t: Tensor, x: Tensor) -> Tensor:
@@ -93,3 +94,36 @@ def test_schedules_of_pilots_are_data() -> None:
     assert isinstance(equidistributed(pilot, 1), Density)
     with pytest.raises(ValueError, match="exactly 0 to exactly 1"):
         Quantiles((0.1, 1.0))
+
+
+@pytest.mark.parametrize("discount", [1.0, 1.15, 3.0])
+def test_no_other_choice_of_times_misses_less(discount: float) -> None:
+    t = torch.tensor([0.0, 0.05, 0.1, 0.2, 0.4, 0.55, 0.8, 2.0], dtype=torch.float64)
+    start = torch.tensor([[1.0, 0.3], [-0.5, 2.0]], dtype=torch.float64)
+    pilot = solve(turn, start, t, solver="dopri5", rtol=1e-9, atol=1e-12)
+    for n in range(1, 8):
+        costs = {}
+        for inner in itertools.combinations(range(1, 7), n - 1):
+            way = (0, *inner, 7)
+            misses = [
+                (pilot.x[i] + (t[j] - t[i]) * turn(t[i], pilot.x[i]) - pilot.x[j])
+                .norm(dim=1)
+                .mean()
+                for i, j in itertools.pairwise(way)
+            ]
+            costs[way] = sum(discount**k * float(miss) for k, miss in enumerate(misses))
+        best = min(costs, key=costs.get)
+        made = fewest_misses(pilot, turn, n, discount)
+        np.testing.assert_allclose(made.grid(n), t[list(best)] / 2, rtol=1e-14)
+
+
+def turn(t: Tensor, x: Tensor) -> Tensor:
+    """A field that turns and slows down."""
+    spin = torch.tensor([[0.0, 3.0], [-3.0, -1.0]], dtype=torch.float64)
+    return torch.exp(-2 * t) * x @ spin
+
+
+def test_more_jumps_than_times_are_refused() -> None:
+    pilot = solve(turn, torch.ones(1, 2, dtype=torch.float64), torch.linspace(0, 1, 4))
+    with pytest.raises(ValueError, match="4 steps over 4 times"):
+        fewest_misses(pilot, turn, 4)

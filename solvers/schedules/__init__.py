@@ -11,6 +11,7 @@ from solvers.schedules.closed_forms import (
     Uniform,
 )
 from solvers.schedules.density import Density
+from solvers.schedules.jumps import fewest_misses
 from solvers.schedules.noise_levels import AlignYourSteps, Karras, Shift
 from solvers.schedules.pilots import Quantiles, equidistributed, from_trajectory
 from solvers.schedules.registry import SCHEDULES, from_json, get
@@ -37,6 +38,7 @@ __all__ = [
     "Sigmoid",
     "Uniform",
     "equidistributed",
+    "fewest_misses",
     "from_json",
     "from_trajectory",
     "get",

@@ -66,7 +66,7 @@ class Shift(ClosedForm):
         ValueError: unless s is positive and finite.
 
     References:
-        Esser et al., Scaling rectified flow transformers, ICML 2024, arXiv:2403.03206, eq. 23.
+        Esser et al., Scaling rectified flow transformers, ICML 2024, arXiv:2403.03206.
 
     Example:
         >>> Shift(3.0).grid(2).tolist()  # the odds 1 become 1/3

@@ -72,7 +72,7 @@ def from_trajectory(trajectory: Trajectory) -> Quantiles:
         >>> from_trajectory(pilot).nodes
         (0.0, 0.25, 1.0)
     """
-    times = _clock(trajectory)
+    times = clock(trajectory)
     accepted = int(np.max(trajectory.stats.accepted))
     if len(times) - 1 != accepted:
         raise ValueError(
@@ -107,7 +107,7 @@ def equidistributed(trajectory: Trajectory, order: int, mix: float = 0.25) -> De
         >>> equidistributed(cubic, order=1, mix=0.0).grid(2).round(3).tolist()
         [0.0, 0.63, 1.0]
     """
-    times = _clock(trajectory)
+    times = clock(trajectory)
     if order < 1 or len(times) < order + 3:
         raise ValueError(
             f"{len(times)} times, order {order}: needed are an order of at least 1 and order + 3 "
@@ -125,8 +125,19 @@ def equidistributed(trajectory: Trajectory, order: int, mix: float = 0.25) -> De
     return Density(tuple(where), tuple(size), 1 / (order + 1), mix, provenance=provenance)
 
 
-def _clock(trajectory: Trajectory) -> Float[np.ndarray, " times"]:
-    """The times of a trajectory on [0, 1]."""
+def clock(trajectory: Trajectory) -> Float[np.ndarray, " times"]:
+    """The times of a pilot of one graph, mapped to [0, 1].
+
+    Args:
+        trajectory: the pilot.
+
+    Raises:
+        ValueError: for graphs that keep their own times, or a pilot that did not reach its end.
+
+    Example:
+        >>> clock(Trajectory(torch.tensor([2.0, 3.0, 6.0]), torch.zeros(3, 1))).tolist()
+        [0.0, 0.25, 1.0]
+    """
     times = trajectory.t.detach().double().cpu().numpy()
     if times.ndim == 2 and times.shape[1] == 1:
         times = times[:, 0]
