@@ -239,6 +239,9 @@ def test_probes_agree_with_the_exact_trace_on_average() -> None:
     found = many.hutchinson(0.3)
     assert many.dim == 4
     assert found.rate == pytest.approx(2 * exact.rate, rel=0.01)
+    few = Pilot(path, x0, x1, net, probes=300, generator=torch.Generator().manual_seed(1))
+    assert few.hutchinson(0.3).rate == pytest.approx(exact.rate, rel=0.01)
+    assert few.products == 300
 
 
 def test_states_of_coupled_points_are_told_from_points() -> None:
@@ -301,6 +304,7 @@ def test_paths_without_noise_follow_their_loss() -> None:
             "needs a score",
         ),
         (lambda: Pilot(BrownianBridge(), *ends(BRIDGES[0], 5), states=2), "make no 2 states"),
+        (lambda: Pilot(BrownianBridge(), *ends(BRIDGES[0], 5), probes=0), "one or more"),
     ],
 )
 def test_what_is_missing_or_unknown_is_refused(make, words: str) -> None:

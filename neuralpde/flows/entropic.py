@@ -140,7 +140,7 @@ class Entropic:
         score: Velocity | None = None,
         *,
         states: int | None = None,
-        probes: int = 1,
+        probes: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Density:
         """Estimate the rate on a batch of pairs, and make a schedule for the path's interval.
@@ -154,7 +154,7 @@ class Entropic:
             velocity: the marginal velocity v(t, x); not needed for "conditional".
             score: the marginal score, if known.
             states: as in `Pilot`: graphs in the batch, where points are nodes.
-            probes: random vectors for each divergence of a large state.
+            probes: as in `Pilot`: random vectors for each divergence.
             generator: of noise and probes.
 
         Returns:

@@ -51,7 +51,8 @@ class Pilot:
         states: how many states the batch holds, by default its points. Fewer where points are
             nodes of graphs, which lie one after another and are of the same size: then dim counts
             a graph, and a velocity may couple its points.
-        probes: random vectors for each divergence.
+        probes: random vectors for each divergence; None is one, and for states of up to 10 numbers
+            that stand alone it is the exact trace, which takes a product for each number.
         generator: of noise and probes.
 
     Attributes:
@@ -60,7 +61,7 @@ class Pilot:
         products: vector-Jacobian products until now; each costs about two evaluations.
 
     Raises:
-        ValueError: for states that do not share the batch equally.
+        ValueError: for states that do not share the batch equally, or less than one probe.
 
     >>> from neuralpde.flows.paths import BrownianBridge
     >>> ends = torch.zeros(8, 2), torch.zeros(8, 2)
@@ -78,7 +79,7 @@ class Pilot:
         score: Velocity | None = None,
         *,
         states: int | None = None,
-        probes: int = 1,
+        probes: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         self.path, self.x0, self.x1 = path, x0, x1
@@ -86,6 +87,8 @@ class Pilot:
         self.states = len(x0) if states is None else states
         if self.states < 1 or x0.numel() % self.states:
             raise ValueError(f"{x0.numel()} numbers make no {self.states} states of the same size")
+        if probes is not None and probes < 1:
+            raise ValueError(f"probes={probes}; a divergence takes one or more")
         self.dim = x0.numel() // self.states
         self.evaluations = self.products = 0
         device = "cpu" if generator is None else generator.device
@@ -94,8 +97,8 @@ class Pilot:
     def hutchinson(self, t: float) -> Estimate:
         """The conditional rate less the marginal one, -dI/dt, by the divergence of the velocity.
 
-        The marginal rate is E div v. The divergence is the mean of z^T (dv/dx) z over random signs
-        z, and the exact trace for states of up to 10 numbers that stand alone.
+        The marginal rate is E div v. The divergence is the exact trace, or the mean of
+        z^T (dv/dx) z over random signs z, as `probes` has it.
 
         Args:
             t: a time inside the path's ends.
@@ -105,15 +108,15 @@ class Pilot:
             ICLR 2019, arXiv:1810.01367.
         """
         velocity = _given(self.velocity, "velocity", "hutchinson")
-        generator = self._generator()
+        conditional, generator = self._conditional(t), self._generator()
         x = self._sample(t, generator).x.detach().requires_grad_()
-        alone = self.states == len(x) and self.dim <= EXACT
+        exact = self.probes is None and self.states == len(x) and self.dim <= EXACT
         with torch.enable_grad():
             v = self._call(velocity, t, x)
-            probes = _units(x) if alone else _signs(x, self.probes, generator)
+            probes = _units(x) if exact else _signs(x, self.probes or 1, generator)
             parts = [self._sum(z * self._pull(v, x, z)) for z in probes]
-        trace = torch.stack(parts).sum(0) / (1 if alone else self.probes)
-        return _estimate(self._conditional(t) - trace)
+        trace = torch.stack(parts).sum(0) / (1 if exact else len(parts))
+        return _estimate(conditional - trace)
 
     def covariance(self, t: float) -> Estimate:
         """The conditional rate less the marginal one, by -E <u - v, grad log p(x|x0,x1) - score>.
@@ -131,12 +134,13 @@ class Pilot:
         """
         velocity = _given(self.velocity, "velocity", "covariance")
         score = _given(self.score, "score", "covariance")
+        conditional = self._conditional(t)
         at = self._sample(t, self._generator())
         own = _given(at.score, "noisy path", "covariance")
         with torch.no_grad():
             v, s = self._call(velocity, t, at.x), self._call(score, t, at.x)
             value = self._sum((at.u - v) * (s - own))
-            control = -self._sum(at.u * own) - self._conditional(t)
+            control = -self._sum(at.u * own) - conditional
         centred = control - control.mean()
         square = (centred**2).sum()
         weight = (centred * value).sum() / square if square > 0 else torch.zeros_like(square)
