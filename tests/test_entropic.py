@@ -204,9 +204,9 @@ def test_what_a_fit_costs_is_counted_and_below_200_evaluations(
     made = Entropic(estimator=estimator).fit(
         BrownianBridge(1.0), *ends(BRIDGES[0], 32, 2), velocity, score
     )
-    assert velocity.calls + score.calls == made.provenance["evaluations"] == 49 * per_node
+    assert velocity.calls + score.calls == 49 * per_node
     assert made.provenance["products"] == 49 * products
-    assert made.provenance["evaluations"] < 200
+    assert made.evaluations == 49 * (per_node + products) < 200
     assert all(parameter.grad is None for parameter in velocity.parameters())
 
 

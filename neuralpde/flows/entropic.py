@@ -158,8 +158,8 @@ class Entropic:
             generator: of noise and probes.
 
         Returns:
-            A density whose provenance tells how it was estimated, and for how many `evaluations`
-            of the model on the batch, and vector-Jacobian `products`.
+            A density whose provenance tells how it was estimated, and whose `evaluations` are those
+            of the model on the whole batch; see `Pilot`.
 
         Raises:
             ValueError: for what the rate or the estimator lacks.

@@ -57,8 +57,10 @@ class Pilot:
 
     Attributes:
         dim: numbers of a state.
-        evaluations: calls of velocity and score until now, each on the whole batch.
-        products: vector-Jacobian products until now; each costs about two evaluations.
+        evaluations: what was spent until now, in evaluations of the whole batch: calls of velocity
+            and score, and vector-Jacobian products, which take no longer than a call, as nothing
+            is differentiated by weights.
+        products: the products among them.
 
     Raises:
         ValueError: for states that do not share the batch equally, or less than one probe.
@@ -67,7 +69,7 @@ class Pilot:
     >>> ends = torch.zeros(8, 2), torch.zeros(8, 2)
     >>> still = Pilot(BrownianBridge(1.0), *ends, lambda t, x: 0 * x)
     >>> round(still.hutchinson(0.25).rate, 9), still.evaluations  # 4 d / 3, all of it conditional
-    (2.666666667, 1)
+    (2.666666667, 3)
     """
 
     def __init__(
@@ -189,6 +191,7 @@ class Pilot:
     def _pull(self, v: Tensor, x: Tensor, z: Tensor) -> Tensor:
         if not v.requires_grad:
             return torch.zeros_like(x)
+        self.evaluations += 1
         self.products += 1
         (pulled,) = torch.autograd.grad(v, x, z, retain_graph=True, materialize_grads=True)
         return pulled

@@ -127,6 +127,11 @@ class Density(Named):
         rates = np.broadcast_to(rate(at), at.shape)
         return cls(tuple(at), tuple(rates), p=p, mix=mix, log1p=log1p, cut=cut)
 
+    @property
+    def evaluations(self) -> int:
+        """How many evaluations of a model it took to make, by its provenance."""
+        return int(self.provenance.get("evaluations", 0))
+
     def grid(self, n: int) -> Grid:
         """Place ``n + 1`` times; see :class:`Schedule`."""
         edges, start, stop, before = self._cells()

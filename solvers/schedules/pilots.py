@@ -22,6 +22,7 @@ class Quantiles(Named):
 
     Args:
         nodes: strictly increasing, from exactly 0 to exactly 1.
+        evaluations: how many evaluations of a model it took to find them.
 
     Raises:
         ValueError: for other times.
@@ -33,6 +34,7 @@ class Quantiles(Named):
     """
 
     nodes: Sequence[float]
+    evaluations: int = 0
     name: ClassVar[str] = "quantiles"
 
     def __post_init__(self) -> None:
@@ -47,7 +49,7 @@ class Quantiles(Named):
 
     def reverse(self) -> Quantiles:
         """The mirrored times."""
-        return Quantiles(tuple(1 - node for node in reversed(self.nodes)))
+        return Quantiles(tuple(1 - node for node in reversed(self.nodes)), self.evaluations)
 
 
 def from_trajectory(trajectory: Trajectory) -> Quantiles:
@@ -79,7 +81,7 @@ def from_trajectory(trajectory: Trajectory) -> Quantiles:
             f"this trajectory holds {len(times)} times of {accepted} steps; solve the pilot "
             'adaptively with save="steps"'
         )
-    return Quantiles(tuple(times))
+    return Quantiles(tuple(times), trajectory.stats.nfe)
 
 
 def equidistributed(trajectory: Trajectory, order: int, mix: float = 0.25) -> Density:
