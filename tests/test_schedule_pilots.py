@@ -59,6 +59,8 @@ def test_decay_shares_its_error_by_the_closed_form(order: int) -> None:
     slow = rate / (order + 1)  # |x^(order + 1)|^(1 / (order + 1)) ~ exp(-slow t)
     wanted = -np.log1p(-np.arange(n + 1) / n * -math.expm1(-slow)) / slow
     np.testing.assert_allclose(made.grid(n), wanted, atol=5e-4)
+    derivative = rate ** (order + 1) * np.exp(-rate * np.array(made.nodes))
+    np.testing.assert_allclose(made.rates, derivative, rtol=1e-3)
     assert made.p == 1 / (order + 1)
     assert made.evaluations == pilot.stats.nfe == 2400
 
