@@ -61,8 +61,8 @@ class Entropic:
 
     Args:
         rate: which rate.
-        p: power of the rate; "auto" is 1 / (order + 1) for the solver's order, 1/2 where the solver
-            is stochastic, and 1 with `log1p`.
+        p: power of the rate; "auto" is 1 / (order + 1) for the solver's order, thus 1/2 for
+            stochastic solvers, whose order is 1, and 1 with `log1p`.
         mix: fraction of equal steps: none is longer than 1 / (mix n).
         eps: distance of the first and the last node from 0 and 1, or the path's ends where those
             are farther inside; the rate is held constant beyond.
@@ -128,8 +128,7 @@ class Entropic:
         """The power p, as "auto" chooses it."""
         if not isinstance(self.p, str):
             return self.p
-        method = stepper(self.solver)
-        return 1.0 if self.log1p else 0.5 if method.stochastic else 1 / (method.order + 1)
+        return 1.0 if self.log1p else 1 / (stepper(self.solver).order + 1)
 
     def fit(
         self,
