@@ -9,15 +9,59 @@ import pytest
 from hypothesis import given, settings
 
 from solvers import schedules
-from solvers.schedules import SCHEDULES, Cosine, Points, Power, Schedule, Uniform
-
-placed = st.one_of(
-    st.just(Uniform()), st.just(Cosine()), st.floats(0.2, 5.0).map(lambda p: Power(p))
+from solvers.schedules import (
+    SCHEDULES,
+    AlignYourSteps,
+    Beta,
+    BridgeEntropy,
+    BridgeSpread,
+    Cosine,
+    Density,
+    Karras,
+    LogitUniform,
+    Points,
+    Power,
+    Quantiles,
+    Reversed,
+    Schedule,
+    Shift,
+    Sigmoid,
+    Uniform,
 )
+
+FORMS = (
+    *("Beta", "Sigmoid", "LogitUniform", "AlignYourSteps", "Shift", "Karras"),
+    *("BridgeEntropy", "BridgeSpread"),
+)
+positive = st.floats(0.2, 5.0)
+bridges = st.builds(
+    lambda s0, s1, sigma, rho, cut: BridgeEntropy(
+        s0, s1, sigma, rho * s0 * s1, cut * min(s0, s1) / (s0 + s1)
+    ),
+    positive,
+    positive,
+    positive,
+    st.floats(-0.9, 0.9),
+    st.floats(1e-4, 0.9),
+)
+formulas = st.one_of(
+    st.just(Uniform()),
+    st.just(Cosine()),
+    st.just(BridgeSpread()),
+    st.builds(Power, positive),
+    st.builds(Beta, st.floats(0.3, 3.0), st.floats(0.3, 3.0)),
+    st.builds(Sigmoid, st.floats(1e-6, 30.0)),
+    st.builds(LogitUniform, st.floats(1e-6, 0.49)),
+    st.builds(AlignYourSteps, st.floats(1e-3, 1e3)),
+    st.builds(Shift, st.floats(1e-3, 1e3)),
+    st.builds(Karras, st.floats(0.5, 10.0), st.floats(1e-4, 0.1), st.floats(1.0, 200.0)),
+    bridges,
+)
+placed = st.one_of(formulas, formulas.map(Reversed), formulas.map(lambda one: one.reverse()))
 
 
 @given(schedule=placed, n=st.integers(1, 500))
-@settings(max_examples=40)
+@settings(max_examples=150)
 def test_grids_increase_from_exactly_zero_to_exactly_one(schedule: Schedule, n: int) -> None:
     grid = schedule.grid(n)
     assert grid.dtype == np.float64
@@ -83,20 +127,44 @@ def test_a_power_too_steep_for_float64_is_refused() -> None:
         Power(200.0).grid(1000)
 
 
-@pytest.mark.parametrize(
-    "schedule", [Uniform(), Cosine(), Power(1 / 3), Points((0.0, 0.1, 1 / 3, 1.0))]
-)
-def test_json_gives_the_schedule_back(schedule) -> None:
+@given(schedule=placed, n=st.integers(1, 20))
+@settings(max_examples=60)
+def test_json_gives_formulas_back(schedule, n: int) -> None:
     again = schedules.from_json(schedule.to_json())
     assert again == schedule
     assert type(again) is type(schedule)
+    assert again.grid(n).tolist() == schedule.grid(n).tolist()
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Points((0.0, 0.1, 1 / 3, 1.0)),
+        Quantiles((0.0, 0.1, 1 / 3, 1.0)),
+        Density((0.1, 1 / 3), (1 / 7, 2e-300), 1 / 3, 0.1, True, True, {"rate": "x", "ends": [0]}),
+        Reversed(Reversed(Points((0.0, 0.1, 1.0)))),
+    ],
+)
+def test_json_gives_data_back(schedule) -> None:
+    again = schedules.from_json(schedule.to_json())
+    assert again == schedule
+    assert type(again) is type(schedule)
+    assert hash(again) == hash(schedule)
 
 
 def test_every_name_builds_its_own_class() -> None:
-    assert {name: type(schedules.get(name)) for name in SCHEDULES if name != "points"} == {
-        "uniform": Uniform,
-        "cosine": Cosine,
-        "power": Power,
+    needy = {"points", "density", "quantiles", "reversed"}
+    built = {name: schedules.get(name) for name in SCHEDULES if name not in needy}
+    assert {name: one.name for name, one in built.items()} == {
+        **{name: name for name in built},
+        "linear": "uniform",
+        "trig": "ays",
+    }
+    assert {type(one) for one in built.values()} == {
+        Uniform,
+        Cosine,
+        Power,
+        *(getattr(schedules, name) for name in FORMS),
     }
     custom = Power(3.0)
     assert schedules.get(custom) is custom
@@ -119,7 +187,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 
 def test_what_has_no_grid_is_no_schedule() -> None:
-    with pytest.raises(TypeError, match=r"no schedule; give one of \['cosine'"):
+    with pytest.raises(TypeError, match=r"no schedule; give one of \['ays', 'beta'"):
         schedules.get(3)
 
 
