@@ -92,11 +92,11 @@ def sensitivity(
     from x0; give a bound field to hold that fixed. The derivative obeys the variational equation
     y' = (df/dx) y, which is solved forwards along with x:
 
-        linear fields     the tangents obey the equation of x. They are solved by themselves, exactly
-                          where `solve` can; where channels are alike, one column for each source
-        others            x and its tangents are one system, `channels` tangents for each source, or
-                          as many as there are probes. Steps are controlled by the error of all of
-                          them together, so that `rtol` holds for the sensitivity, not for x alone
+        linear fields  the tangents obey the equation of x. They are solved by themselves, exactly
+                       where `solve` can; where channels are alike, one column for each source
+        others         x and its tangents are one system, `channels` tangents for each source, or
+                       as many as there are probes. Steps are controlled by the error of all of
+                       them together, so that `rtol` holds for the sensitivity, not for x alone
 
     A probe g, with random signs in the channels of the source, gives E |J_ij g|^2 = |J_ij|_F^2:
     only the Frobenius norm can be had from probes. Their `error` is a standard error.

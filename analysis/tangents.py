@@ -17,7 +17,6 @@ from neuralpde.fields.field import Field
 from neuralpde.operators import Operator
 from neuralpde.problem import Problem
 from solvers.noise import declared
-from solvers.trajectory import Trajectory
 
 Sources = Int[Tensor, " sources"]
 Directions = Float[Tensor, "sources tangents channels"]
@@ -124,8 +123,7 @@ class Columns:
         # A field of second order moves pairs, as it is.
         flow, start = (field, starts) if len(x0) > 1 else (Unforced(self.operator), starts[0])
         y = request.solved(flow, start, directions.shape[0] * directions.shape[1])
-        y = y.reshape(len(y), y.shape[1], stalk, *directions.shape[:2])
-        return y.movedim(2, -1)
+        return y.reshape(len(y), y.shape[1], stalk, *directions.shape[:2]).movedim(2, -1)
 
 
 @dataclass
@@ -145,8 +143,11 @@ class Alone:
         """Return the tangents at all times."""
         field = Unforced(self.operator)
         (starts,) = seeds(self.request.problem.x0, 0, sources, directions)
-        y = [self.request.solved(field, start.contiguous()).flatten(2) for start in starts.unbind(1)]
-        return torch.stack(y, 2).unflatten(2, directions.shape[:2])
+        y = [
+            self.request.solved(field, start.contiguous()).flatten(2) for start in starts.unbind(1)
+        ]
+        found: Tensor = torch.stack(y, 2).unflatten(2, directions.shape[:2])
+        return found
 
 
 @dataclass
@@ -171,7 +172,8 @@ class Along:
         later = Request(request.problem, field, len(x0) + request.read, 0, request.options)
         with forward_ad.dual_level():
             y = later.solved(field, (*x0, *starts)).flatten(3)
-        return y.unflatten(2, directions.shape[:2])
+        found: Tensor = y.unflatten(2, directions.shape[:2])
+        return found
 
 
 def way(request: Request) -> Way:

@@ -98,11 +98,13 @@ class Variational(Field):
             self._along(self.fields[k % len(self.fields)], t, state, _column(tangents, k))
             for k in range(tangents[0].shape[1])
         ]
-        slopes = [torch.stack(columns, 1) for columns in zip(*(one for _, one in found))]
+        slopes = [
+            torch.stack(columns, 1) for columns in zip(*(one for _, one in found), strict=True)
+        ]
         return (*found[0][0], *slopes)
 
     def _along(self, field: Any, t: Tensor, x: Parts, y: Parts) -> tuple[Parts, Parts]:
-        """f and its derivative along one tangent."""
+        """The field and its derivative along one tangent."""
         out = field(t, self._dual(x, y))
         pairs = [forward_ad.unpack_dual(one) for one in (out if self.packed else (out,))]
         values = tuple(pair.primal for pair in pairs)
@@ -112,7 +114,7 @@ class Variational(Field):
         )
 
     def _together(self, t: Tensor, x: Tensor, y: Tensor) -> Parts:
-        """f and its derivatives along all tangents, where r acts entry by entry."""
+        """The field and its derivatives along all tangents, where r acts entry by entry."""
         field: Any = self.fields[0]
         operator: Operator | None = field.operator
         if not field.has_rest:
