@@ -49,6 +49,10 @@ NORMS: dict[str, Norm] = {"fro": frobenius, "spectral": spectral, "l1": l1}
 """Norms of a block B, or of the block diagonal matrix of so many copies of B."""
 
 
+ORDERS = {"fro": 2.0, "spectral": torch.inf, "l1": 1.0}
+"""The same of a diagonal block, as orders of vector norms."""
+
+
 def check_norm(norm: str, probes: int | None) -> None:
     """Refuse unknown norms, and those that probes do not tell.
 
@@ -81,7 +85,12 @@ def directions(
 
 
 def measured(
-    J: Inexact[Tensor, "*some tangents channels"], norm: str, probes: int | None, copies: int = 1
+    J: Inexact[Tensor, "*some tangents channels"],
+    norm: str,
+    probes: int | None,
+    copies: int = 1,
+    *,
+    diagonal: bool = False,
 ) -> tuple[Float[Tensor, "*some"], Float[Tensor, "*some"]]:
     """The norms of blocks, and their standard errors.
 
@@ -94,12 +103,16 @@ def measured(
         norm: Its name.
         probes: How many probes; None for whole blocks.
         copies: How often the block stands on the diagonal of the whole one.
+        diagonal: Whether J is the diagonal of a block, `[*some, 1, channels]`.
 
     >>> J = torch.tensor([[3.0, 4.0], [0.0, 5.0]])
     >>> [one.item() for one in measured(J, "fro", 2)]
     [5.0, 0.0]
     """
     J = J.to(torch.complex128 if J.is_complex() else torch.float64)
+    if diagonal:
+        value = torch.linalg.vector_norm(J, ORDERS[norm], dim=(-2, -1))
+        return value, torch.zeros_like(value)
     if probes is None:
         value = NORMS[norm](J, copies)
         return value, torch.zeros_like(value)

@@ -95,8 +95,8 @@ def influence_profile(found: Sensitivity, graph: Any) -> Profile:
         ValueError: For a graph of other size.
 
     References:
-        Liang et al., Towards quantifying long-range interactions in graph machine learning, 2025,
-        arXiv:2503.09008 (influence by hops, and the mean distance).
+        Towards quantifying long-range interactions in graph machine learning, 2025,
+        arXiv:2503.09008, section 4 (influence by hops, and the mean distance).
 
     >>> from neuralpde import catalogue
     >>> from analysis import sensitivity
@@ -139,7 +139,7 @@ def influence(found: Sensitivity) -> Float[Tensor, "times sources nodes"]:
 
     References:
         Xu et al., Representation learning on graphs with jumping knowledge networks, ICML 2018,
-        arXiv:1806.03536, definition 3.1.
+        arXiv:1806.03536.
 
     >>> J = torch.tensor([[[3.0, 0.0], [1.0, 2.0]]])
     >>> every = torch.arange(2)
@@ -162,7 +162,8 @@ def receptive_field(found: Sensitivity, graph: Any) -> Float[Tensor, "times node
     is no way have no influence.
 
     References:
-        Liang et al., 2025, arXiv:2503.09008, section 4.
+        Towards quantifying long-range interactions in graph machine learning, 2025,
+        arXiv:2503.09008, section 4.
 
     >>> from neuralpde import catalogue
     >>> J = torch.tensor([[[3.0, 0.0], [1.0, 2.0]]]).double()
@@ -174,6 +175,39 @@ def receptive_field(found: Sensitivity, graph: Any) -> Float[Tensor, "times node
     _check_size(found, where)
     away = hop_distances(where, found.sources).clamp(min=0)
     return (influence(found) * away).sum(1)
+
+
+def arrival_times(found: Sensitivity, tolerance: float = 1e-3) -> Float[Tensor, "sources nodes"]:
+    """When influence arrives: the first time at which |J_ij(t)| exceeds a tolerance.
+
+    Between the times that are known |J| is taken for exponential. Infinite where it never does, the
+    first time where it does from the start.
+
+    Args:
+        found: Sensitivities at times that resolve the arrival.
+        tolerance: The threshold, positive.
+
+    Raises:
+        ValueError: For a tolerance that is not positive, and graphs with times of their own.
+
+    >>> J = torch.tensor([[[1.0, 1e-4, 0.0]], [[1.0, 1e-2, 0.0]]], dtype=torch.float64)
+    >>> t = torch.tensor([0.0, 2.0], dtype=torch.float64)
+    >>> arrival_times(Sensitivity(t, torch.tensor([0]), J, 0 * J, "fro", "by hand")).tolist()
+    [[0.0, 1.0, inf]]
+    """
+    if not tolerance > 0:
+        raise ValueError(f"tolerance is {tolerance}; give a positive threshold of |J|")
+    if found.t.dim() > 1:
+        raise ValueError("graphs have times of their own here; read their arrivals one by one")
+    over = found.value > tolerance
+    first = over.to(torch.int8).argmax(0)
+    before = (first - 1).clamp(min=0)
+    low, high = (found.value.gather(0, k[None])[0] for k in (before, first))
+    # What was exactly zero before is no exponential: it arrives at the later time.
+    part = (tolerance / low).log() / (high / low).log()
+    part = torch.where((low > 0) & (first > 0), part, 1.0)
+    t = found.t[before] + part * (found.t[first] - found.t[before])
+    return torch.where(over.any(0), t, torch.inf)
 
 
 def _check_size(found: Sensitivity, graph: Graph) -> None:

@@ -95,8 +95,9 @@ def sensitivity(
         linear fields  the tangents obey the equation of x. They are solved by themselves, exactly
                        where `solve` can; where channels are alike, one column for each source
         others         x and its tangents are one system, `channels` tangents for each source, or
-                       as many as there are probes. Steps are controlled by the error of all of
-                       them together, so that `rtol` holds for the sensitivity, not for x alone
+                       as many as there are probes, or one where f is A x + r(x) with r acting
+                       entry by entry. Steps are controlled by the error of all of them together,
+                       so that `rtol` holds for the sensitivity, not for x alone
 
     A probe g, with random signs in the channels of the source, gives E |J_ij g|^2 = |J_ij|_F^2:
     only the Frobenius norm can be had from probes. Their `error` is a standard error.
@@ -210,11 +211,16 @@ def _gathered(
         probes = None
     elif probes is None and norm == "fro" and how.channels > WHOLE:
         probes = PROBES
-    given = directions(len(sources), how.channels, probes, generator)
+    count = len(sources)
+    if how.diagonal:
+        given = torch.ones(count, 1, how.channels, dtype=torch.float64)
+    else:
+        given = directions(count, how.channels, probes, generator)
     numbers = len(problem.t) * len(problem.x0[0]) * how.width * given.shape[1]
     size, found = max(1, NUMBERS // max(numbers, 1)), []
     for some, those in zip(sources.split(size), given.split(size), strict=True):
-        value, error = measured(how.blocks(some, those), norm, probes, how.copies)
+        J = how.blocks(some, those)
+        value, error = measured(J, norm, probes, how.copies, diagonal=how.diagonal)
         found.append((value.transpose(1, 2), error.transpose(1, 2)))
     value, error = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
     told = how.method + ("" if probes is None else f", {probes} probes for each source")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Float, Inexact, Int
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from analysis.variational import Variational, seeds, starts_matter
+from analysis.variational import Variational, acts_by_entry, seeds, starts_matter
 from neuralpde import solve
 from neuralpde.fields.field import Field
 from neuralpde.operators import Operator
@@ -44,6 +45,13 @@ class Request:
     moved: int
     options: dict[str, Any]
 
+    @cached_property
+    def starts_matter(self) -> bool:
+        """Whether what the field prepares depends on x0."""
+        problem = self.problem
+        x0 = problem.x0 if problem.packed else problem.x0[0]
+        return starts_matter(self.field, problem.graph, x0)
+
     def channels(self, part: int) -> int:
         """How many numbers a node has in a part of the state."""
         return math.prod(self.problem.x0[part].shape[1:])
@@ -66,6 +74,7 @@ class Way(Protocol):
         channels: In how many channels a source is disturbed.
         width: How many numbers it keeps for a node and a tangent.
         copies: How often its blocks stand on the diagonal of dx_i(t)/dx_j(0).
+        diagonal: Whether blocks are: one tangent in all channels at once tells them.
         whole: Whether whole blocks are cheaper than probes.
     """
 
@@ -73,6 +82,7 @@ class Way(Protocol):
     channels: int
     width: int
     copies: int
+    diagonal: bool
     whole: bool
 
     def blocks(self, sources: Sources, directions: Directions) -> Blocks:
@@ -104,6 +114,7 @@ class Columns:
 
     request: Request
     operator: Operator
+    diagonal = False
     whole = True
 
     def __post_init__(self) -> None:
@@ -133,7 +144,7 @@ class Alone:
     request: Request
     operator: Operator
     copies = 1
-    whole = False
+    diagonal = whole = False
     method = "tangents of the linear flow"
 
     def __post_init__(self) -> None:
@@ -156,11 +167,14 @@ class Along:
 
     request: Request
     copies = 1
-    whole = False
-    method = "tangents along the solution"
 
     def __post_init__(self) -> None:
         request = self.request
+        field = request.problem.field
+        plain = not request.problem.packed and acts_by_entry(field)
+        self.diagonal = self.whole = plain and not request.starts_matter
+        self.method = "tangents along the solution"
+        self.method += ", channels being independent" if self.diagonal else ""
         self.channels = request.channels(request.moved)
         self.width = sum(request.channels(k) for k in range(len(request.problem.x0)))
 
@@ -206,13 +220,9 @@ def _linear_part(request: Request) -> Operator | None:
     """The operator whose flow is the derivative, or None."""
     problem = request.problem
     field = problem.field
-    if field is None or starts_matter(request.field, problem.graph, _first(problem)):
+    if field is None or request.starts_matter:
         return None
     if field.has_force:
         known = field.stiffness
         return known if known is not None and known.separate else None
     return field.operator if field.affine and not problem.packed else None
-
-
-def _first(problem: Problem) -> Any:
-    return problem.x0 if problem.packed else problem.x0[0]

@@ -87,7 +87,7 @@ class Variational(Field):
         one: Any = fields[0]
         self.fields = fields
         self.batched_time = getattr(one, "batched_time", False)
-        self.by_entry = not self.packed and len(fields) == 1 and _acts_by_entry(one)
+        self.by_entry = not self.packed and len(fields) == 1 and acts_by_entry(one)
 
     def forward(self, t: Tensor, x: Any) -> Parts:
         """Slopes of the state and of its tangents."""
@@ -133,7 +133,7 @@ class Variational(Field):
         return x if self.packed else x[0]
 
 
-def starts_matter(field: Field, graph: Graph | None, x0: State) -> bool:
+def starts_matter(field: Any, graph: Graph | None, x0: State) -> bool:
     """Whether what a field prepares depends on its first state, as frozen attention does.
 
     >>> from neuralpde.fields import Source
@@ -141,7 +141,7 @@ def starts_matter(field: Field, graph: Graph | None, x0: State) -> bool:
     >>> starts_matter(Source(2.0), None, x), starts_matter(Source(2.0, of_x0=True), None, x)
     (False, True)
     """
-    if field.is_bound or field.pieces is not None:
+    if not isinstance(field, Field) or field.is_bound or field.pieces is not None:
         return False
     with torch.enable_grad():
         parts = tuple(x0) if isinstance(x0, tuple) else (x0,)
@@ -152,6 +152,19 @@ def starts_matter(field: Field, graph: Graph | None, x0: State) -> bool:
         ones = [torch.ones_like(leaf) for leaf in leaves]
         found = torch.autograd.grad(leaves, start, ones, allow_unused=True)
     return any(one is not None for one in found)
+
+
+def acts_by_entry(field: Any) -> bool:
+    """Whether a bound field is A x + source + r(x), r entry by entry and A on channels alike.
+
+    >>> from neuralpde.fields import Reaction
+    >>> acts_by_entry(Reaction([0.0, 1.0]).bind(None, torch.ones(2, 1)))
+    True
+    """
+    if not isinstance(field, Field) or not field.splits or field.has_force:
+        return False
+    plain = field.operator is None or field.operator.separate
+    return plain and (field.pointwise or not field.has_rest)
 
 
 def seeds(
@@ -183,11 +196,3 @@ def seeds(
 
 def _column(tangents: Parts, k: int) -> Parts:
     return tuple(one[:, k] for one in tangents)
-
-
-def _acts_by_entry(field: Any) -> bool:
-    """Whether one pass tells the derivative along all tangents."""
-    if not isinstance(field, Field) or not field.splits or field.has_force:
-        return False
-    plain = field.operator is None or field.operator.separate
-    return plain and (field.pointwise or not field.has_rest)

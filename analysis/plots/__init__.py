@@ -5,8 +5,10 @@ figure is drawn.
 """
 
 from analysis.plots.curves import curve, energy
+from analysis.plots.influence import influence, jacobian, light_cone
 from analysis.plots.maps import VIEWS, View, film, layout, state
 from analysis.plots.report import summary
+from analysis.plots.resistances import resistance, resistances
 from analysis.plots.style import BLUE, COLUMN, CYCLE, GREEN, GREY, ORANGE, PAGE, STYLE
 
 __all__ = [
@@ -23,7 +25,12 @@ __all__ = [
     "curve",
     "energy",
     "film",
+    "influence",
+    "jacobian",
     "layout",
+    "light_cone",
+    "resistance",
+    "resistances",
     "state",
     "summary",
 ]
