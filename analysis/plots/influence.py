@@ -83,7 +83,8 @@ def light_cone(
     """Distance against the time of arrival, and the speed: the slope of a line through the rings.
 
     Rings are drawn at the mean of the arrivals of their nodes, with the range from the first to
-    the last; those that influence has not reached everywhere are left out of the line.
+    the last; those that influence has not reached everywhere are left out of the line. The error of
+    the speed is the standard error of the fit: where influence diffuses, there is no one speed.
 
     Args:
         found: Sensitivities at times that resolve the arrival.
@@ -95,11 +96,11 @@ def light_cone(
         ValueError: For a tolerance that is not positive.
 
     >>> from neuralpde import catalogue
-    >>> J = torch.eye(3, dtype=torch.float64)[:, None]
-    >>> t = torch.arange(3, dtype=torch.float64)
+    >>> J = torch.eye(5, dtype=torch.float64)[:, None]
+    >>> t = 2 * torch.arange(5, dtype=torch.float64)
     >>> found = Sensitivity(t, torch.tensor([0]), J, 0 * J, "fro", "by hand")
-    >>> light_cone(found, catalogue.path(3)).get_legend().get_texts()[0].get_text()
-    'speed 1 hops per unit time'
+    >>> light_cone(found, catalogue.path(5)).get_legend().get_texts()[0].get_text()[:9]
+    'speed 0.5'
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -117,11 +118,13 @@ def light_cone(
         face = BLUE if whole else "white"
         ax.plot(mean, h, "o", ms=3, color=BLUE, mfc=face, mew=0.7, zorder=2)
     full = [(h, mean) for h, mean, _, _, whole in rings if whole and h > 0]
-    if len(full) > 1:
+    if len(full) > 2:
         h, mean = np.array(full).T
-        speed, start = np.polyfit(mean, h, 1)
+        (speed, start), spread = np.polyfit(mean, h, 1, cov="unscaled")
+        misfit = h - start - speed * mean
+        error = float(np.sqrt(spread[0, 0] * np.square(misfit).sum() / (len(h) - 2)))
         span = np.array([mean.min(), mean.max()])
-        label = f"speed {speed:.3g} hops per unit time"
+        label = rf"speed {speed:.3g} $\pm$ {error:.1g} hops per unit time"
         ax.plot(span, start + speed * span, color=ORANGE, ls="--", label=label, zorder=3)
         ax.legend(frameon=False, loc="upper left")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 QUANTITIES = {
-    "resistance": "effective resistance to the star",
-    "commute": "commute time to the star / steps",
+    "resistance": "resistance to the star",
+    "commute": "commute time / steps",
 }
 """What is shown, and the name of the colours."""
 
@@ -45,7 +45,7 @@ def resistance(
         source: The node to which.
         ax: Where; new axes by default.
         quantity: "resistance", or "commute" for the commute time of the random walk.
-        limits: Values of the first and the last colour.
+        limits: Values of the first and the last colour; None also for a bar that tells them.
         title: Text above.
         base: The graph before rewiring: nodes stand where they do there, and edges that are new
             are drawn in orange.
@@ -74,7 +74,6 @@ def resistance(
         limits=(low, high),
         title=title,
     )
-    ax.collections[-1].set_cmap("viridis")
     added = _added(where, old)
     if len(added):
         ax.add_collection(
@@ -82,6 +81,8 @@ def resistance(
         )
     apart = ~known.numpy()
     ax.scatter(pos[apart, 0], pos[apart, 1], s=8, color="0.75", linewidths=0, zorder=2)
+    if limits is None:
+        _bar(ax, [ax], quantity)
     ax.plot(*pos[source], "*", ms=9, color="white", mec="black", mew=0.7, zorder=3)
     return ax
 
@@ -135,13 +136,15 @@ def resistances(
             title=f"{title}, mean {mean:.3g}",
             base=base,
         )
-    bar = figure.colorbar(
-        panels[-1].collections[1], ax=list(panels), shrink=0.8, pad=0.01, aspect=20
-    )
+    _bar(panels[-1], list(panels), quantity)
+    return figure
+
+
+def _bar(drawn: Axes, beside: list[Axes], quantity: str) -> None:
+    bar = drawn.figure.colorbar(drawn.collections[1], ax=beside, shrink=0.8, pad=0.01, aspect=20)
     bar.set_label(QUANTITIES[quantity], fontsize=STYLE["font.size"])
     bar.ax.tick_params(labelsize=STYLE["xtick.labelsize"])
     bar.outline.set_visible(False)
-    return figure
 
 
 def _values(graph: Graph, source: int, quantity: str) -> Tensor:
