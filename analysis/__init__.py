@@ -6,7 +6,7 @@ from analysis.curvature import balanced_forman, forman
 from analysis.decay import Decay, Law, fit_decay
 from analysis.energies import Dirichlet, Norm, Rayleigh
 from analysis.gap import Cut, cheeger_sweep, fiedler_vector, spectral_gap
-from analysis.influence import (
+from analysis.influences import (
     Profile,
     arrival_times,
     hop_distances,
@@ -25,7 +25,7 @@ from analysis.resistance import (
     kirchhoff_index,
 )
 from analysis.ricci import lin_lu_yau, ollivier
-from analysis.sensitivity import Sensitivity, sensitivity
+from analysis.sensitivities import Sensitivity, sensitivity
 from analysis.similarity import MAD, ConsensusDistance
 from analysis.spacetime import (
     Powers,

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analysis.sensitivity import RTOL, sensitivity
+from analysis.sensitivities import RTOL, sensitivity
 from analysis.tangents import Unforced
 from neuralpde.fields.field import Field
 from neuralpde.operators import Operator, SparseOperator

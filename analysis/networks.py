@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from analysis.blocks import check_norm, directions, measured
-from analysis.sensitivity import PROBES, WHOLE, Sensitivity, checked_sources
+from analysis.sensitivities import PROBES, WHOLE, Sensitivity, checked_sources
 from analysis.tracing import layer_states
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analysis.sensitivity import ATOL, RTOL, checked_sources, sensitivity
+from analysis.sensitivities import ATOL, RTOL, checked_sources, sensitivity
 from analysis.tangents import Unforced
 from neuralpde import solve
 from neuralpde.fields.field import Field, State

@@ -5,10 +5,10 @@ figure is drawn.
 """
 
 from analysis.plots.curves import curve, energy
-from analysis.plots.influence import influence, jacobian, light_cone
+from analysis.plots.influences import influence, jacobian, light_cone
 from analysis.plots.maps import VIEWS, View, film, layout, state
 from analysis.plots.report import summary
-from analysis.plots.resistances import resistance, resistances
+from analysis.plots.resistances import resistance, rewired
 from analysis.plots.style import BLUE, COLUMN, CYCLE, GREEN, GREY, ORANGE, PAGE, STYLE
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "layout",
     "light_cone",
     "resistance",
-    "resistances",
+    "rewired",
     "state",
     "summary",
 ]

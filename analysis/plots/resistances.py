@@ -87,7 +87,7 @@ def resistance(
     return ax
 
 
-def resistances(
+def rewired(
     graphs: Mapping[str, Any],
     source: int,
     figure: Figure | None = None,
@@ -106,7 +106,7 @@ def resistances(
         ValueError: As `resistance` does; for graphs of different size.
 
     >>> from neuralpde import catalogue
-    >>> figure = resistances({"path": catalogue.path(4), "ring": catalogue.ring(4)}, 0)
+    >>> figure = rewired({"path": catalogue.path(4), "ring": catalogue.ring(4)}, 0)
     >>> [ax.get_title() for ax in figure.axes[:2]]
     ['path, mean 2', 'ring, mean 0.833']
     """

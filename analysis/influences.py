@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analysis.sensitivity import Sensitivity, checked_sources
+from analysis.sensitivities import Sensitivity, checked_sources
 from neuralpde.graph import Graph
 
 CHUNK = 1 << 24

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from analysis.gap import fiedler_vector
-from analysis.influence import Profile, arrival_times, hop_distances
+from analysis.influences import Profile, arrival_times, hop_distances
 from analysis.plots.style import BLUE, GREY, ORANGE, STYLE, axes
-from analysis.sensitivity import Sensitivity
+from analysis.sensitivities import Sensitivity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

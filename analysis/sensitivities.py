@@ -186,6 +186,7 @@ def checked_sources(
             )
         return torch.arange(nodes)
     found = torch.as_tensor(sources).cpu()
+    found = found if found.numel() else found.long()
     if found.dtype.is_floating_point or found.dtype == torch.bool or found.dim() != 1:
         raise ValueError("sources are node numbers, a list of integers")
     found = found.long()
