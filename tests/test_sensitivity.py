@@ -72,7 +72,7 @@ def path(n: int, t: float) -> Tensor:
 def star(n: int, t: float) -> Tensor:
     fast, slow = math.exp(-n * t), math.exp(-t)
     K = torch.full((n, n), 1 / n - slow / (n - 1) + fast / (n * (n - 1)), dtype=torch.float64)
-    K += slow * torch.eye(n)
+    K += slow * torch.eye(n, dtype=torch.float64)
     K[0], K[:, 0] = (1 - fast) / n, (1 - fast) / n
     K[0, 0] = 1 / n + (n - 1) / n * fast
     return K
@@ -166,7 +166,7 @@ def test_it_is_what_finite_differences_of_solves_say(name: str) -> None:
     for k, j in enumerate((2, 4)):
         J = differences(field, x0, graph, j, t)
         expected = torch.linalg.matrix_norm(J)
-        torch.testing.assert_close(found.value[:, k], expected, rtol=0, atol=2e-7)
+        torch.testing.assert_close(found.value[:, k], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["fro", "spectral", "l1"])
@@ -221,7 +221,7 @@ def test_more_steps_of_rk4_tend_to_the_exponential_with_order_four() -> None:
     graph = catalogue.path(5)
     L = graph.laplacian("comb", dtype=torch.float64)
     exact, errors = torch.linalg.matrix_exp(-L.to_dense()), []
-    for steps in (8, 16, 32):
+    for steps in (16, 32, 64):
         found = sensitivity(
             lambda t, x: -(L @ x), normal(5, 1), 1.0, graph, solver="rk4", steps=steps
         )
@@ -232,12 +232,14 @@ def test_more_steps_of_rk4_tend_to_the_exponential_with_order_four() -> None:
 
 @pytest.mark.parametrize("field", [Heat(), AllenCahn()], ids=["heat", "allen-cahn"])
 def test_the_slope_at_small_times_is_the_distance(field: Field) -> None:
-    t = torch.tensor([0.0, 5e-3, 1e-2], dtype=torch.float64)
+    t = torch.tensor([0.0, 5e-3, 1e-2, 2e-2], dtype=torch.float64)
     found = sensitivity(
-        field, normal(6, 1), t, catalogue.path(6), sources=[0], rtol=1e-11, atol=1e-19
+        field, normal(6, 1), t, catalogue.path(6), sources=[0], rtol=3e-14, atol=1e-19
     )
-    slope = (found.value[2, 0] / found.value[1, 0]).log2()
-    torch.testing.assert_close(slope[1:], torch.arange(1.0, 6.0).double(), rtol=0, atol=3e-2)
+    slopes = found.value[1:, 0].log2().diff(dim=0)
+    # The rest is of first order in t, so that two slopes tell its limit.
+    slope = 2 * slopes[0] - slopes[1]
+    torch.testing.assert_close(slope[1:], torch.arange(1.0, 6.0).double(), rtol=0, atol=2e-2)
 
 
 def test_waves_are_read_and_disturbed_in_any_part() -> None:
