@@ -2,32 +2,36 @@
 
 from analysis import plots
 from analysis.bands import BandEnergy
+from analysis.bounds import sensitivity_bound
 from analysis.cadence import Every
 from analysis.candidates import Candidate, candidate
 from analysis.comparison import Problem, Run, compare
 from analysis.curvature import balanced_forman, forman
-from analysis.decay import Decay, Law, fit_decay
-from analysis.decurve import DecurveFlow, decurve_flow, propagation_curvature
-from analysis.density import Density, density_of_states
+from analysis.decay import Decay, fit_decay
+from analysis.decurve import decurve_flow, propagation_curvature
+from analysis.density import density_of_states
 from analysis.directed import DirectedDirichlet
 from analysis.distances import median_bandwidths, mmd2, wasserstein
-from analysis.dominance import Dominance, Tendency, dominance, tendency
-from analysis.ends import Extremes, extremes
+from analysis.dominance import dominance, tendency
+from analysis.ends import extremes
 from analysis.energies import Dirichlet, Norm, Rayleigh
 from analysis.forms import FormEnergy
-from analysis.gap import Cut, cheeger_sweep, fiedler_vector, spectral_gap
+from analysis.gap import cheeger_sweep, fiedler_vector, spectral_gap
+from analysis.influences import arrival_times, influence, influence_profile, receptive_field
 from analysis.invariants import Lyapunov, Mass
-from analysis.loops import Loop, loop_of_map, loop_of_states
+from analysis.loops import loop_of_map, loop_of_states
 from analysis.measures import Measure
+from analysis.network_sensitivities import network_sensitivity
 from analysis.orbits import loop_of_flow
 from analysis.problems import FieldProblem
 from analysis.propagation import propagate
 from analysis.ranks import EffectiveRank, NumericalRank
 from analysis.resistance import Resistances, commute_time, effective_resistance, kirchhoff_index
 from analysis.ricci import lin_lu_yau, ollivier
-from analysis.significance import Paired, compare_pairs, holm
+from analysis.sensitivities import Sensitivity, sensitivity
 from analysis.similarity import MAD, ConsensusDistance
 from analysis.sketches import SampledDirichlet, SketchedDirichlet
+from analysis.spacetime import space_time_sensitivity
 from analysis.spectra import Spectrum, spectrum
 from analysis.step_sizes import StepSize
 from analysis.study import Study
@@ -35,7 +39,7 @@ from analysis.tracing import trace
 from analysis.tracks import Track, track
 from analysis.transfer import scaled, transfer_error
 from analysis.verdicts import Verdict, verdict
-from analysis.waves import JointSpectrum, joint_spectrum
+from analysis.waves import joint_spectrum
 from neuralpde.energies import dirichlet_energy
 
 __all__ = [
@@ -43,45 +47,36 @@ __all__ = [
     "BandEnergy",
     "Candidate",
     "ConsensusDistance",
-    "Cut",
     "Decay",
-    "DecurveFlow",
-    "Density",
     "DirectedDirichlet",
     "Dirichlet",
-    "Dominance",
     "EffectiveRank",
     "Every",
-    "Extremes",
     "FieldProblem",
     "FormEnergy",
-    "JointSpectrum",
-    "Law",
-    "Loop",
     "Lyapunov",
     "Mass",
     "Measure",
     "Norm",
     "NumericalRank",
-    "Paired",
     "Problem",
     "Rayleigh",
     "Resistances",
     "Run",
     "SampledDirichlet",
+    "Sensitivity",
     "SketchedDirichlet",
     "Spectrum",
     "StepSize",
     "Study",
-    "Tendency",
     "Track",
     "Verdict",
+    "arrival_times",
     "balanced_forman",
     "candidate",
     "cheeger_sweep",
     "commute_time",
     "compare",
-    "compare_pairs",
     "decurve_flow",
     "density_of_states",
     "dirichlet_energy",
@@ -91,7 +86,8 @@ __all__ = [
     "fiedler_vector",
     "fit_decay",
     "forman",
-    "holm",
+    "influence",
+    "influence_profile",
     "joint_spectrum",
     "kirchhoff_index",
     "lin_lu_yau",
@@ -100,11 +96,16 @@ __all__ = [
     "loop_of_states",
     "median_bandwidths",
     "mmd2",
+    "network_sensitivity",
     "ollivier",
     "plots",
     "propagate",
     "propagation_curvature",
+    "receptive_field",
     "scaled",
+    "sensitivity",
+    "sensitivity_bound",
+    "space_time_sensitivity",
     "spectral_gap",
     "spectrum",
     "tendency",

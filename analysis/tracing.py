@@ -42,6 +42,24 @@ def trace(model: nn.Module, data: Any, *, norm: str = "comb", output: bool = Fal
     >>> trace(GCN(4, 8, num_layers=5), data).x.shape
     torch.Size([6, 3, 8])
     """
+    graph = Graph.of(data)
+    with torch.no_grad():
+        states = layer_states(model, data, graph.num_nodes, output=output)
+    return _trajectory(type(model).__name__, _widened(states), graph, norm)
+
+
+def layer_states(model: nn.Module, data: Any, nodes: int, *, output: bool = False) -> list[Tensor]:
+    """What each message-passing layer gets, and what the last one returns; in eval mode.
+
+    Arguments and errors are those of `trace`; layers that act on another number of nodes do not
+    count. Derivatives are kept.
+
+    >>> from torch_geometric.data import Data
+    >>> from torch_geometric.nn import GCN
+    >>> data = Data(torch.randn(3, 4), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
+    >>> [state.shape[1] for state in layer_states(GCN(4, 8, num_layers=3), data, 3)]
+    [4, 8, 8, 8]
+    """
     from torch_geometric.nn import MessagePassing
 
     layers = [part for part in model.modules() if isinstance(part, MessagePassing)]
@@ -49,7 +67,6 @@ def trace(model: nn.Module, data: Any, *, norm: str = "comb", output: bool = Fal
     layers = [layer for layer in layers if id(layer) not in inner]
     if not layers:
         raise ValueError(f"{type(model).__name__} has no message-passing layer to trace")
-    graph = Graph.of(data)
     states: list[Tensor] = []
     last: list[Tensor] = []
 
@@ -60,16 +77,16 @@ def trace(model: nn.Module, data: Any, *, norm: str = "comb", output: bool = Fal
         x = x[0] if isinstance(x, tuple) else x
         if not (isinstance(x, Tensor) and isinstance(result, Tensor)):
             return
-        if len(x) == len(result) == graph.num_nodes:
-            states.append(x.detach().clone())
-            last[:] = [result.detach().clone()]
+        if len(x) == len(result) == nodes:
+            # Copies, as what comes next may write into them.
+            states.append(x.clone())
+            last[:] = [result.clone()]
 
     hooks = [layer.register_forward_hook(note, with_kwargs=True) for layer in layers]
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
-        with torch.no_grad():
-            out = model(**_arguments(model, data))
+        out = model(**_arguments(model, data))
     finally:
         for hook in hooks:
             hook.remove()
@@ -77,16 +94,15 @@ def trace(model: nn.Module, data: Any, *, norm: str = "comb", output: bool = Fal
             module.training = mode
     if not states:
         raise ValueError(
-            f"no layer of {type(model).__name__} acts on the {graph.num_nodes} nodes of this graph"
+            f"no layer of {type(model).__name__} acts on the {nodes} nodes of this graph"
         )
     if output:
-        if not isinstance(out, Tensor) or len(out) != graph.num_nodes:
+        if not isinstance(out, Tensor) or len(out) != nodes:
             raise ValueError(
-                f"{type(model).__name__} returns no state of the {graph.num_nodes} nodes: leave "
-                "output=False"
+                f"{type(model).__name__} returns no state of the {nodes} nodes: leave output=False"
             )
         last = [out]
-    return _trajectory(type(model).__name__, _widened(states + last), graph, norm)
+    return states + last
 
 
 def _arguments(model: nn.Module, data: Any) -> dict[str, Any]:

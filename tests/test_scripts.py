@@ -137,6 +137,7 @@ SMALLEST = {
     "benchmark_bundles.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_fields.py": Smallest((), assert_benchmark_run),
     "benchmark_energy.py": Smallest(("--smoke",), assert_benchmark_run),
+    "benchmark_influence.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_stiff.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_peers.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_products.py": Smallest(("--smoke",), assert_benchmark_run),

@@ -7,10 +7,12 @@ figure is drawn.
 from analysis.plots.curves import curve, energy
 from analysis.plots.drift import curvature_flow
 from analysis.plots.histograms import curvatures
+from analysis.plots.influences import influence, jacobian, light_cone
 from analysis.plots.maps import VIEWS, View, film, layout, state
 from analysis.plots.pace import pace, step_errors, step_sizes
 from analysis.plots.panels import PANELS, USUAL, course, panels
 from analysis.plots.report import summary
+from analysis.plots.resistances import resistance, rewired
 from analysis.plots.spectrogram import dispersion, profile, spectrogram
 from analysis.plots.studies import against_evaluations, grids
 from analysis.plots.style import BLUE, COLUMN, CYCLE, GREEN, GREY, ORANGE, PAGE, STYLE
@@ -37,10 +39,15 @@ __all__ = [
     "energy",
     "film",
     "grids",
+    "influence",
+    "jacobian",
     "layout",
+    "light_cone",
     "pace",
     "panels",
     "profile",
+    "resistance",
+    "rewired",
     "spectrogram",
     "state",
     "step_errors",

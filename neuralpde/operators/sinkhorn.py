@@ -222,16 +222,27 @@ class _Balanced(Function):
         values = scaling.balance(scores)
         ctx.scaling = scaling
         ctx.save_for_backward(values)
+        ctx.save_for_forward(values)
         return values
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return _Balanced._derivative(ctx, g), None
+
+    @staticmethod
+    def jvp(ctx: Any, ds: Tensor, _: None) -> Tensor:
+        # The matrix of derivatives of entries by scores is symmetric.
+        return _Balanced._derivative(ctx, ds)
+
+    @staticmethod
+    def _derivative(ctx: Any, g: Tensor) -> Tensor:
         (values,) = ctx.saved_tensors
         pattern, blank = ctx.scaling.pattern, g.new_zeros(ctx.scaling.pattern.num_nodes)
         flow = values * g
         sums = blank.index_add(0, pattern.row, flow), blank.index_add(0, pattern.col, flow)
         a, b = _recorded(_Solved, values, *sums, ctx.scaling)
-        return flow - values * (a[pattern.row] + b.index_select(0, pattern.col)), None
+        found: Tensor = flow - values * (a[pattern.row] + b.index_select(0, pattern.col))
+        return found
 
 
 class _Solved(Function):
