@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -128,8 +129,8 @@ def _clock(t: Tensor) -> Time:
 def _checked(path: LaplacianBridge, graph: Graph, x0: State) -> Tensor:
     if not isinstance(x0, Tensor):
         raise TypeError("the state of a Laplacian bridge is one tensor")
-    if graph.num_nodes != path.graph.num_nodes or graph.num_edges != path.graph.num_edges:
-        raise ValueError(
-            f"the bridge lives on {path.graph!r}, the solve on {graph!r}; pass the same graph"
-        )
+    own = path.graph
+    same = graph.num_nodes == own.num_nodes and graph.edge_index.shape == own.edge_index.shape
+    if not same or not torch.equal(graph.edge_index, own.edge_index.to(graph.device)):
+        raise ValueError(f"the bridge lives on {own!r}, the solve on {graph!r}; pass the same one")
     return x0

@@ -237,8 +237,24 @@ class LaplacianBridge(Path):
 
     def _sum(self, t: Time, *terms: tuple[Function, Tensor]) -> Tensor:
         device = terms[0][1].device
-        times = torch.as_tensor(t, dtype=torch.float64, device=device)
+        times = torch.as_tensor(t, dtype=torch.float64, device=device).detach()
+        if times.dim():
+            self._check(times)
         return self.functions.combined([(self._scaled(f), z) for f, z in terms], times)
+
+    def _check(self, t: Tensor) -> None:
+        graphs = self.L.graphs
+        if t.shape != (self.graph.num_nodes,):
+            raise ValueError(
+                f"times are {tuple(t.shape)}; give one, or node times [{self.graph.num_nodes}] of "
+                "one per graph: times[graph.batch]"
+            )
+        times = t.to(graphs.device)
+        if not torch.equal(graphs.reduced(times, "amin"), graphs.reduced(times, "amax")):
+            raise ValueError(
+                "times differ within a graph, whose nodes are one state; give one, or one per "
+                "graph: times[graph.batch]"
+            )
 
     def _traces(self, f: Function, t: Tensor) -> Estimate:
         return self.functions.traces(self._scaled(f), t.double())

@@ -151,6 +151,8 @@ class Polynomials:
         scale, shift = (2 / self.half, -2 * self.middle / self.half) if self.half else (0.0, 2.0)
         self._twice = {(torch.float64, self.L.device): self.L.shifted(scale, shift)}
         self._moments = torch.empty(0)
+        index = torch.arange(L.num_nodes, device=L.device)
+        self._first = L.graphs.reduced(index.double(), "amin").long()
 
     def combined(self, terms: Terms, t: Tensor) -> Tensor:
         """The sum of `f_j(L, t) z_j`: one recurrence for all terms of one shape."""
@@ -193,18 +195,9 @@ class Polynomials:
 
     def _of_graphs(self, t: Tensor) -> Tensor:
         """One time, or one for each graph in a column."""
-        t = t.detach().cpu()
         if not t.dim():
-            return t
-        batch = self.L.batch
-        index = torch.zeros(len(t), dtype=torch.int64) if batch is None else batch.cpu()
-        times = t.new_zeros(self.L.num_graphs).scatter(0, index, t)
-        if not torch.equal(times[index], t):
-            raise ValueError(
-                "times differ within a graph; give one time, or node times of one per graph: "
-                "times[graph.batch]"
-            )
-        return times.unsqueeze(1) if self.L.num_graphs > 1 else times[0]
+            return t.cpu()
+        return (t[self._first] if self.L.num_graphs > 1 else t[:1]).cpu().unsqueeze(1)
 
     def _coefficients(self, functions: list[Function], t: Tensor, eps: float) -> Tensor:
         """Chebyshev coefficients `[functions, degrees]`, or `[functions, times, degrees]`."""
@@ -246,7 +239,7 @@ class Polynomials:
         return last.view_as(first)
 
     def _plus(self, y: Tensor, weight: Tensor, z: Tensor, taped: bool) -> Tensor:
-        if not weight.dim():
+        if weight.numel() == 1:
             return torch.add(y, z, alpha=float(weight), out=None if taped else y)
         batch = self.L.batch
         assert batch is not None
