@@ -185,6 +185,11 @@ def test_energies_are_those_of_the_law_and_of_samples(route: str, norm: str) -> 
         ).x
         own = (sample * (L @ sample.flatten(1)).view_as(sample)).sum((0, 1))
         assert (own.mean() - expected).abs() < 3 * own.std() / many**0.5
+        deviation = path.energy_deviation(t.unsqueeze(0), x0, x1).squeeze()
+        # The fourth moments of normal numbers: an error of a deviation of about 1 / sqrt(n).
+        assert (own.std() / deviation - 1).abs() < 0.05
+        total = path.total_variance(t.unsqueeze(0)).value.squeeze()
+        torch.testing.assert_close(total, covariance.trace(), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("rate", [1.0, 10.0, 100.0])

@@ -15,6 +15,7 @@ from neuralpde.flows.spectral import Estimate, Function, Modes, Polynomials, Spe
 from neuralpde.graph import Graph
 from neuralpde.operators import SparseOperator
 from solvers.failure import unknown_name
+from solvers.rows import Rows
 
 SMALL = 512
 """Nodes up to which eigenvectors are cheaper than polynomials, decomposition included."""
@@ -174,6 +175,17 @@ class LaplacianBridge(Path):
         time = torch.as_tensor(t, dtype=torch.float64)
         return self.sigma**2 * self.functions.diagonal(self._scaled(variance), time)
 
+    def total_variance(self, t: Float[Tensor, " times"]) -> Estimate:
+        """The trace of the covariance of each graph, E |x_t - m_t|^2 a channel.
+
+        >>> from neuralpde import catalogue
+        >>> bridge = LaplacianBridge(catalogue.path(2), rate=0.0, sigma=2.0)
+        >>> bridge.total_variance(torch.tensor([0.5])).value.tolist()
+        [[2.0]]
+        """
+        found = self._traces(variance, t)
+        return Estimate(self.sigma**2 * found.value, self.sigma**2 * found.error)
+
     def rates(self, t: Float[Tensor, " times"]) -> Estimate:
         """The entropy rates d/dt H(x_t | x0, x1) of each graph, a channel; nats.
 
@@ -221,6 +233,34 @@ class LaplacianBridge(Path):
         size = self.sigma**2 * channels
         smooth = torch.stack([form(self.mean(time, x0, x1)).double() for time in t])
         return Estimate(smooth.to(noise.value) + size * noise.value, size * noise.error)
+
+    def energy_deviation(
+        self,
+        t: Float[Tensor, " times"],
+        x0: Float[Tensor, "nodes ..."],
+        x1: Float[Tensor, "nodes ..."],
+    ) -> Float[Tensor, "times graphs"]:
+        """The standard deviation of the energy of one sample, channels added.
+
+        `Var x^T L x = 2 tr (L V)^2 + 4 m^T L V L m` for every channel.
+
+        Args:
+            t: times in [0, 1].
+            x0: source.
+            x1: target, of the same shape.
+
+        >>> from neuralpde import catalogue
+        >>> bridge, x = LaplacianBridge(catalogue.path(2), rate=0.0), torch.zeros(2, 1)
+        >>> bridge.energy_deviation(torch.tensor([0.5]), x, x).item() ** 2  # 2 (2 / 4)^2
+        0.5
+        """
+        c, size = self.rate, self.sigma**2
+        square = self.functions.traces(lambda s, t: (s * variance(c * s, t)) ** 2, t.double())
+        L, rows = self.L.to(x0.dtype, x0.device), Rows(self.graph.batch, self.graph.num_graphs)
+        slopes = [self.spread(time, L @ self.mean(time, x0, x1)).square() for time in t]
+        along = torch.stack([rows.sums((slope,)) for slope in slopes]).to(square.value)
+        channels = x0[0].numel()
+        return (2 * channels * size**2 * square.value + 4 * along).clamp(min=0.0).sqrt()
 
     def entropy_rate(self, t: Float[Tensor, " times"], dim: int) -> Float[Tensor, " times"]:
         """The entropy rate of a state of `dim = nodes x channels` numbers, over all graphs.
