@@ -88,8 +88,8 @@ def draw(path: LaplacianBridge, x0: Tensor, x1: Tensor, states: Tensor, out: Pat
     import matplotlib.pyplot as plt
 
     with plt.style.context(plots.STYLE):
-        figure = plt.figure(figsize=(plots.PAGE, 0.62 * plots.PAGE), layout="constrained")
-        upper, lower = figure.subfigures(2, 1, height_ratios=(1.1, 1))
+        figure = plt.figure(figsize=(plots.PAGE, 0.52 * plots.PAGE), layout="constrained")
+        upper, lower = figure.subfigures(2, 1, height_ratios=(0.62, 1))
         film = [(0.0, x0), *((TIMES[k], states[k, :, :1]) for k in (0, 2, 4)), (1.0, x1)]
         limits = (float(min(x.min() for _, x in film)), float(max(x.max() for _, x in film)))
         maps = upper.subplots(1, len(film))
@@ -108,13 +108,13 @@ def draw(path: LaplacianBridge, x0: Tensor, x1: Tensor, states: Tensor, out: Pat
         left.plot(ticks, own.flatten(), ".", ms=2, color=plots.ORANGE, label="samples")
         left.set(xlabel="time $t$", ylabel=f"Dirichlet energy ({path.norm})", ylim=(0, None))
         left.legend(frameon=False, loc="lower center")
-        t = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+        t = torch.linspace(0.01, 0.99, 100, dtype=torch.float64)
         nodes = path.graph.num_nodes
-        right.plot(t, path.rates(t).value[:, 0] / nodes, color=plots.BLUE, label="Laplacian bridge")
-        brownian = 0.5 * (1 / t - 1 / (1 - t))
+        own = path.rates(t).value[:, 0].abs() / nodes
+        right.plot(t, own, color=plots.BLUE, label="Laplacian bridge")
+        brownian = (0.5 / t - 0.5 / (1 - t)).abs()
         right.plot(t, brownian, "--", color=plots.GREY, label="Brownian bridge")
-        right.set_yscale("symlog", linthresh=0.1)
-        right.set(xlabel="time $t$", ylabel="entropy rate, nats per node")
+        right.set(xlabel="time $t$", ylabel="|entropy rate|, nats per node", yscale="log")
         right.legend(frameon=False)
         figure.savefig(out, dpi=200)
         plt.close(figure)

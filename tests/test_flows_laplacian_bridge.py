@@ -291,6 +291,17 @@ def test_samples_share_the_ends_of_one_column() -> None:
         torch.testing.assert_close(path.velocity(0.3, many, x0, x1), wide)
 
 
+def test_halfway_nothing_grows() -> None:
+    # Rounding of the time: what is left of a difference there must stay a smooth function.
+    x0, x1, x = ends(WEIGHTED)
+    for t in (0.5, 0.5 + 1e-16, 0.5 - 2e-16):
+        found = LaplacianBridge(WEIGHTED, 50.0, route="polynomials").velocity(t, x, x0, x1)
+        exact = LaplacianBridge(WEIGHTED, 50.0, route="modes").velocity(0.5, x, x0, x1)
+        torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-9)
+    rates = LaplacianBridge(WEIGHTED, 5.0).rates(torch.tensor([0.5, 0.5 + 1e-12]).double())
+    assert rates.value.abs().max() < 1e-9
+
+
 def test_fast_diffusion_neither_overflows_nor_leaves_its_stationary_law() -> None:
     graph = catalogue.complete(4)
     path = LaplacianBridge(graph, 1e4, 2.0)

@@ -48,6 +48,19 @@ def excess(a: Tensor, t: Tensor) -> Tensor:
     return torch.exp(-2 * a * t) / (2 * t * _q(2 * a * t))
 
 
+def gain(a: Tensor, t: Tensor) -> Tensor:
+    """`(a / 2) (coth(a t) - coth(a (1 - t)))`: the rate at which deviations grow.
+
+    As `(a / 2) sinh(a (1 - 2t)) / (sinh(a t) sinh(a (1 - t)))`, which keeps its digits at t = 1/2.
+
+    >>> gain(torch.tensor([0.0, 1e4]), torch.tensor(0.25)).round(decimals=4).tolist()
+    [1.3333, 0.0]
+    """
+    side = 1 - 2 * t
+    fading = torch.exp(-2 * a * torch.minimum(t, 1 - t)) * _q(2 * a * side.abs())
+    return side * fading / (2 * t * (1 - t) * _q(2 * a * t) * _q(2 * a * (1 - t)))
+
+
 def variance(a: Tensor, t: Tensor) -> Tensor:
     """`sinh(a t) sinh(a (1 - t)) / (a sinh a)`: the variance under noise of size 1.
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuralpde.energies import DirichletForm
-from neuralpde.flows.hyperbolic import drag, excess, pull, share, variance
+from neuralpde.flows.hyperbolic import drag, excess, gain, pull, share, variance
 from neuralpde.flows.paths import Path, Time
 from neuralpde.flows.spectral import Estimate, Function, Modes, Polynomials, Spectral
 from neuralpde.graph import Graph
@@ -132,7 +132,7 @@ class LaplacianBridge(Path):
         """The conditional velocity: the mean of `forward` and `backward`."""
         return self._sum(
             t,
-            (lambda a, t: excess(a, t) - excess(a, 1 - t), x),
+            (gain, x),
             (lambda a, t: -pull(a, t) / 2, x0),
             (lambda a, t: pull(a, 1 - t) / 2, x1),
         )
@@ -194,7 +194,7 @@ class LaplacianBridge(Path):
         >>> bridge.rates(torch.tensor([0.25])).value.tolist()  # Brownian: 2 nodes, 4/3 each
         [[2.666667]]
         """
-        return self._traces(lambda a, t: excess(a, t) - excess(a, 1 - t), t)
+        return self._traces(gain, t)
 
     def entropy(self, t: Float[Tensor, " times"]) -> Estimate:
         """The entropies H(x_t | x0, x1) of each graph, a channel, `log det(2 pi e V_t) / 2`; nats.
@@ -205,7 +205,9 @@ class LaplacianBridge(Path):
         1.0
         """
         size = math.log(2 * math.pi * math.e * self.sigma**2) / 2
-        return self._traces(lambda a, t: variance(a, t).log() / 2 + size, t)
+        found = self._traces(lambda a, t: variance(a, t).log() / 2, t)
+        nodes = self.L.graphs.reduced(torch.ones_like(self.L.diagonal()), "sum")
+        return Estimate(found.value + size * nodes.to(found.value), found.error)
 
     def energy(
         self,
