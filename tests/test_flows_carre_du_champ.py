@@ -184,6 +184,8 @@ def test_what_does_not_fit_is_refused() -> None:
     twice = torch.cat([POINTS, POINTS[:1]])
     with pytest.raises(ValueError, match="2 points coincide"):
         local_covariance(twice, neighbours=12)
+    with pytest.raises(ValueError, match="40 points coincide"):
+        local_covariance(POINTS[:4].repeat(10, 1), neighbours=2, bandwidth=1)
     with pytest.raises(ValueError, match="three points"):
         local_covariance(POINTS[:2])
     with pytest.raises(ValueError, match="gamma=-1"):
