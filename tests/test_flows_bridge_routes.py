@@ -1,4 +1,4 @@
-"""The Laplacian bridge by eigenmodes and by polynomials: they agree, and traces know their error."""
+"""The Laplacian bridge by eigenmodes and by polynomials: they agree, traces know their error."""
 
 import pytest
 import torch
