@@ -87,6 +87,24 @@ def assert_work_precision_run(out: Path) -> None:
     assert one(out, "*.txt").read_text().startswith("Where peers are ahead:")
 
 
+def assert_bridge_run(out: Path) -> None:
+    """Simulated moments near the closed forms, in standard errors, and a figure."""
+    with one(out, "*.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 15
+    assert all(abs(distance) < 4 for distance in numbers("distance", rows))
+    assert_picture(one(out, "*.png"))
+
+
+def assert_grid_run(out: Path) -> None:
+    """Finite errors of every grid, smaller on the cosine grid than on equal steps."""
+    with one(out, "*.csv").open(newline="") as file:
+        (end, along) = csv.DictReader(file)
+    for row in (end, along):
+        assert 0 < float(row["cosine"]) < float(row["uniform"]) < 10
+        assert 0 < float(row["own tempered"]) < 10
+
+
 def assert_page_of_fields(out: Path) -> None:
     """The page is the one in docs/, which was made of the registry as it is."""
     page = one(out, "fields.md").read_text()
@@ -141,7 +159,9 @@ SMALLEST = {
     "benchmark_stiff.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_peers.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_products.py": Smallest(("--smoke",), assert_benchmark_run),
+    "bridge_grids.py": Smallest(("--smoke",), assert_grid_run),
     "compare_energies.py": Smallest((), assert_two_energies),
+    "laplacian_bridge.py": Smallest(("--smoke",), assert_bridge_run),
     "list_fields.py": Smallest((), assert_page_of_fields),
     "track_energy.py": Smallest(
         (
