@@ -60,8 +60,10 @@ def velocity_from_score(path: Isotropic, t: Time, x: Tensor, score: Tensor) -> T
     """
     b, db, strength = _strength(path, t, x)
     if not bool((b != 0).all()):
-        raise ValueError("at t = 0 the score is that of pure noise and tells no velocity: start "
-                         "after it, or learn the velocity")
+        raise ValueError(
+            "at t = 0 the score is that of pure noise and tells no velocity: start "
+            "after it, or learn the velocity"
+        )
     return (db * x + strength * score) / b
 
 

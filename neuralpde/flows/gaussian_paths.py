@@ -88,7 +88,7 @@ class VariancePreserving(Diffusing):
         ValueError: For rates that are not positive, or a cut outside (0, 1).
 
     References:
-        Song et al., ICLR 2021, arXiv:2011.13456, equations 32 and 33.
+        Song et al., ICLR 2021, arXiv:2011.13456.
 
     >>> c = VariancePreserving().coefficients(torch.tensor(0.0).double())
     >>> round(c.b.item(), 4), round((c.b**2 + c.s**2).item(), 12)

@@ -24,9 +24,10 @@ class ProbabilityFlow(Field):
         batched_time: That of the velocity; a plain function reads one time for all.
 
     References:
-        Song et al., ICLR 2021, arXiv:2011.13456, section 4.3; Lipman et al., ICLR 2023,
+        Song et al., ICLR 2021, arXiv:2011.13456; Lipman et al., ICLR 2023,
         arXiv:2210.02747.
 
+    >>> import torch
     >>> from neuralpde import solve
     >>> shift = ProbabilityFlow(lambda t, x: torch.full_like(x, 3.0))
     >>> solve(shift, torch.zeros(1, 1), (0.0, 1.0), solver="euler", steps=2).final.item()
@@ -66,9 +67,10 @@ class Diffusion(Field):
         ValueError: For a negative noise, and for none where the model has no sigma.
 
     References:
-        Song et al., ICLR 2021, arXiv:2011.13456, appendix D; Tong et al., AISTATS 2024,
+        Song et al., ICLR 2021, arXiv:2011.13456; Tong et al., AISTATS 2024,
         arXiv:2307.03672.
 
+    >>> import torch
     >>> from neuralpde.flows.models import Pair
     >>> still = Pair(lambda t, x: 0 * x, lambda t, x: -x)  # N(0, 1) at all times
     >>> onward = Diffusion(still, noise=2.0).bind(None, torch.ones(1))
@@ -105,4 +107,3 @@ class Diffusion(Field):
     def extra_repr(self) -> str:
         """The level and the direction."""
         return f"noise={self.level!r}, backward={self.backward}"
-
