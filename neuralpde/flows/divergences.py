@@ -110,10 +110,8 @@ def _product(v: Tensor, at: Tensor, probe: Tensor, tracked: bool) -> Tensor:
     if not v.requires_grad:
         return torch.zeros_like(probe.reshape(len(probe), -1)[:, 0])
     (pulled,) = torch.autograd.grad(
-        v, at, probe, retain_graph=True, create_graph=tracked, allow_unused=True
+        v, at, probe, retain_graph=True, create_graph=tracked, materialize_grads=True
     )
-    if pulled is None:
-        return torch.zeros_like(probe.reshape(len(probe), -1)[:, 0])
     return (pulled * probe).reshape(len(probe), -1).sum(1)
 
 

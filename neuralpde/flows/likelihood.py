@@ -23,6 +23,7 @@ class Augmented(Field):
         velocity: A field.
         divergence: How the divergence is found.
 
+    >>> import torch
     >>> field = Augmented(lambda t, x: -x, Trace()).bind(None, torch.ones(1, 2))
     >>> field(torch.tensor(0.0), (torch.ones(1, 2), torch.zeros(1, 1)))
     (tensor([[-1., -1.]]), tensor([[-2.]]))
@@ -91,6 +92,7 @@ def log_prob(
         Chen et al., Neural ordinary differential equations, NeurIPS 2018, arXiv:1806.07366;
         Grathwohl et al., ICLR 2019, arXiv:1810.01367.
 
+    >>> import torch
     >>> from neuralpde.flows.mixtures import normal
     >>> x = torch.zeros(1, 1).double()
     >>> growth = log_prob(lambda t, x: 0 * x + 3.0, x, normal(1).log_density)  # N(3, 1) at 0

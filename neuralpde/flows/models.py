@@ -18,6 +18,7 @@ Function = Callable[[Tensor, Any], Any]
 class Heads(NamedTuple):
     """Velocity and score at one time and state.
 
+    >>> import torch
     >>> Heads(torch.zeros(1), torch.ones(1)).score.item()
     1.0
     """
@@ -36,6 +37,7 @@ class Model(Field):
         sigma: The noise of the bridge whose marginals these are, where there is one; `Diffusion`
             takes it by default.
 
+    >>> import torch
     >>> x = torch.tensor([[2.0]])
     >>> still = Pair(lambda t, x: 0 * x, lambda t, x: -x)  # N(0, 1) at all times
     >>> still.both(torch.tensor(0.5), x).score.item()
@@ -71,6 +73,7 @@ class Pair(Model):
         score: s(t, x).
         sigma: See `Model`.
 
+    >>> import torch
     >>> pair = Pair(lambda t, x: x, lambda t, x: -x)
     >>> pair.bind(None, torch.ones(1))(torch.tensor(0.0), torch.ones(1)).item()
     1.0
@@ -113,6 +116,7 @@ class Drifts(Model):
         Nelson, Dynamical theories of Brownian motion, 1967; Anderson, Stochastic Process. Appl. 12
         (1982), 313.
 
+    >>> import torch
     >>> settled = Drifts(lambda t, x: -x, lambda t, x: x, 2**0.5)  # Ornstein-Uhlenbeck, N(0, 1)
     >>> v, s = settled.both(torch.tensor(0.0), torch.tensor([3.0]))
     >>> v.item(), round(s.item(), 6)
@@ -139,6 +143,7 @@ class FromVelocity(Model):
         velocity: v(t, x).
         path: The path; see `score_from_velocity`.
 
+    >>> import torch
     >>> from neuralpde.flows.linear import Linear
     >>> FromVelocity(lambda t, x: 0 * x, Linear()).both(torch.tensor(0.5), torch.ones(1, 1)).score
     tensor([[-2.]])
@@ -166,6 +171,7 @@ class FromScore(Model):
         score: s(t, x).
         path: The path; see `velocity_from_score`.
 
+    >>> import torch
     >>> from neuralpde.flows.linear import Linear
     >>> law = FromScore(lambda t, x: -2 * x, Linear())
     >>> law.velocity(torch.tensor(0.5), torch.ones(1, 1)).item()
@@ -197,6 +203,7 @@ class Learned(Model):
     Raises:
         ValueError: For a path without noise.
 
+    >>> import torch
     >>> from neuralpde.flows.paths import BrownianBridge
     >>> model = Learned(lambda t, x: torch.cat([x, -x], 1), BrownianBridge(1.0), sigma=1.0)
     >>> model.both(torch.tensor(0.5), torch.ones(1, 1))
