@@ -151,5 +151,5 @@ def test_a_line_without_width_has_no_conditional_score() -> None:
 )
 def test_numbers_that_are_none_are_refused(make: object) -> None:
     assert callable(make)
-    with pytest.raises(ValueError, match="positive|negative|cut"):
+    with pytest.raises(ValueError, match=r"positive|negative|cut"):
         make()

@@ -25,8 +25,9 @@ class Augmented(Field):
 
     >>> import torch
     >>> field = Augmented(lambda t, x: -x, Trace()).bind(None, torch.ones(1, 2))
-    >>> field(torch.tensor(0.0), (torch.ones(1, 2), torch.zeros(1, 1)))
-    (tensor([[-1., -1.]]), tensor([[-2.]]))
+    >>> v, growth = field(torch.tensor(0.0), (torch.ones(1, 2), torch.zeros(1, 1)))
+    >>> v.tolist(), growth.tolist()
+    ([[-1.0, -1.0]], [[-2.0]])
     """
 
     needs_graph = False
