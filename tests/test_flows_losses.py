@@ -147,7 +147,8 @@ def test_training_finds_velocity_and_score_of_normal_laws() -> None:
     model = Learned(MLP(1, heads=2, width=32, depth=2), path)
     adam = torch.optim.Adam(model.parameters(), 1e-2)
     weight, first = EndWeight(path), 0.0
-    for _ in range(400):
+    for step in range(400):
+        adam.param_groups[0]["lr"] = 1e-2 if step < 300 else 1e-3
         x0 = torch.randn(256, 1, generator=g)
         x1 = 2 + 0.5 * torch.randn(256, 1, generator=g)
         t = draw_times(path, 256, g)

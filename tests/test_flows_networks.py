@@ -58,6 +58,7 @@ def test_the_graph_network_is_a_field_of_the_contract() -> None:
 
 def test_the_graph_and_the_time_both_matter() -> None:
     x, t, net = torch.randn(4, 2, dtype=torch.float64), torch.tensor(0.3).double(), network()
+    net.requires_grad_(False)
     first = net.bind(ring(4), x)(t, x)
     assert float((first - net.bind(path_graph(4), x)(t, x)).abs().max()) > 1e-3
     assert float((first - net.bind(ring(4), x)(t + 0.5, x)).abs().max()) > 1e-3
@@ -65,6 +66,7 @@ def test_the_graph_and_the_time_both_matter() -> None:
 
 def test_a_perceptron_takes_each_point_by_itself_at_its_own_time() -> None:
     net = MLP(3, width=8).double()
+    net.requires_grad_(False)
     x, t = torch.randn(5, 3, dtype=torch.float64), torch.rand(5, 1, dtype=torch.float64)
     alone = [net(t[i, 0], x[i : i + 1]) for i in range(5)]
     torch.testing.assert_close(net(t, x), torch.cat(alone), rtol=1e-12, atol=1e-12)
