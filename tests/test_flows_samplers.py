@@ -229,3 +229,17 @@ def test_solves_beyond_the_ends_of_the_path_raise() -> None:
     for t in ((0.0, 0.5), (0.5, 1.0)):
         with pytest.raises(ValueError, match="finite velocities"):
             solve(model, x0, t, solver="heun", steps=4)
+
+
+def test_single_precision_samples_between_the_ends() -> None:
+    path = BrownianBridge(0.5)
+    flow = MixtureFlow(eight_gaussians(), moons(4), path, sigma=0.5)
+    x0 = eight_gaussians().sample(200, seeded(0))
+    fine = solve(flow, x0, path.ends, solver="heun", steps=20).final
+    coarse = solve(flow, x0.float(), path.ends, solver="heun", steps=20).final
+    assert coarse.dtype == torch.float32
+    assert float((coarse - fine).abs().median()) < 1e-4
+    for backward in (False, True):
+        ends = path.ends[::-1] if backward else path.ends
+        x = solve(Diffusion(flow, backward=backward), x0.float(), ends, steps=20).final
+        assert bool(x.isfinite().all())
