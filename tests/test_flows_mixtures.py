@@ -171,6 +171,11 @@ def test_mixtures_and_their_points_agree() -> None:
         torch.testing.assert_close(x.T.cov(), S, rtol=0.03, atol=0.03)
 
 
+def test_the_dark_squares_are_those_of_the_main_diagonal() -> None:
+    for points in (checkerboard().means, checkerboard_points(99, seeded(0))):
+        assert bool(((points / 2).floor().sum(1) % 2 == 0).all())
+
+
 def test_tight_scales_the_spread_alone() -> None:
     for make in (eight_gaussians, moons, checkerboard):
         wide, tight = make(), make(tight=0.3)

@@ -56,6 +56,15 @@ def test_the_graph_network_is_a_field_of_the_contract() -> None:
     check_field(network(3), ring(5))
 
 
+def test_rounds_without_messages_leave_the_hidden_state() -> None:
+    net, x = network().requires_grad_(False), torch.randn(4, 2, dtype=torch.float64)
+    for layer in net.layers:
+        layer.out.weight.zero_()
+        layer.out.bias.zero_()
+    alone = net.last(torch.nn.functional.silu(net.first(x)))
+    torch.testing.assert_close(net.bind(ring(4), x)(torch.tensor(0.3), x), alone)
+
+
 def test_the_graph_and_the_time_both_matter() -> None:
     x, t, net = torch.randn(4, 2, dtype=torch.float64), torch.tensor(0.3).double(), network()
     net.requires_grad_(False)

@@ -67,6 +67,7 @@ def test_evaluations_are_those_of_the_solve() -> None:
     assert walk("euler").finish().nfe == 9
     assert walk("heun").finish().nfe == 18
     assert walk("heun").advance(4).nfe == 8
+    assert walk("heun").advance(4).advance(2).nfe == 12
     assert walk("stochastic_heun").finish().nfe == 18
 
 
