@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuralpde.flows import (
     Coupling,
-    Entropic,
+    EntropicTransport,
     Independent,
     OptimalTransport,
     eight_gaussians,
@@ -110,7 +110,7 @@ def test_entropic_pairs_are_drawn_from_the_plan() -> None:
     rows = 2 * sinkhorn(square_distances(x0, x1), 2.0)
     n, counts, g = 1000, torch.zeros(2, 3), seeded(0)
     for _ in range(n):
-        y0, y1 = Entropic(1.0)(x0, x1, g)
+        y0, y1 = EntropicTransport(1.0)(x0, x1, g)
         assert torch.equal(y0, x0)
         counts += y1 == x1.T
     error = (rows * (1 - rows) / n).sqrt()
@@ -132,7 +132,9 @@ def test_independent_pairs_are_shuffled_uniformly() -> None:
     assert chi < 20.5  # 99.9 % of chi-square with 5 degrees of freedom
 
 
-@pytest.mark.parametrize("coupling", [Independent(), OptimalTransport(), Entropic(0.5)], ids=repr)
+@pytest.mark.parametrize(
+    "coupling", [Independent(), OptimalTransport(), EntropicTransport(0.5)], ids=repr
+)
 def test_a_coupling_belongs_to_its_generator_and_keeps_dtypes(coupling: Coupling) -> None:
     x0 = eight_gaussians().sample(16, seeded(0)).float()
     x1 = moon_points(16, seeded(1)).float()
@@ -148,6 +150,6 @@ def test_what_makes_no_pairs_is_refused() -> None:
         with pytest.raises(ValueError, match="one point each"):
             coupling(torch.zeros(2, 1), torch.zeros(3, 1))
     with pytest.raises(ValueError, match="OptimalTransport"):
-        Entropic(0.0)
+        EntropicTransport(0.0)
     with pytest.raises(ValueError, match="more steps"):
         sinkhorn(torch.rand(9, 9), 1e-3, steps=1)

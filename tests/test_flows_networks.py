@@ -12,10 +12,10 @@ from neuralpde.catalogue import ring
 from neuralpde.flows import (
     MLP,
     BrownianBridge,
-    Diffusion,
     GraphNetwork,
     Learned,
     ProbabilityFlow,
+    StochasticSampler,
     bridge_loss,
     draw_times,
 )
@@ -110,7 +110,7 @@ def test_flows_live_on_the_nodes_of_graphs_of_unequal_size() -> None:
         loss.backward()
         adam.step()
     with torch.no_grad():
-        for field, solver in ((model, "heun"), (Diffusion(model), "stochastic_heun")):
+        for field, solver in ((model, "heun"), (StochasticSampler(model), "stochastic_heun")):
             x = solve(field, x0, path.ends, graph, solver=solver, steps=10, generator=g).final
             assert abs(float(x.mean()) - 3) < 0.6
 

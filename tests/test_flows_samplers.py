@@ -11,7 +11,6 @@ from torch import Tensor
 from neuralpde import solve
 from neuralpde.flows import (
     BrownianBridge,
-    Diffusion,
     Drifts,
     FromScore,
     FromVelocity,
@@ -21,6 +20,7 @@ from neuralpde.flows import (
     Model,
     Pair,
     ProbabilityFlow,
+    StochasticSampler,
     eight_gaussians,
     moons,
     normal,
@@ -43,7 +43,7 @@ def draw(n: int, dim: int = 1, seed: int = 0) -> Tensor:
 def ends(model: Model, steps: int, n: int, **options: object) -> tuple[Tensor, Tensor]:
     x0 = draw(n)
     run = {"solver": "stochastic_heun", "generator": seeded(1), **options}
-    return x0, solve(Diffusion(model), x0, BRIDGE.ends, steps=steps, **run).final
+    return x0, solve(StochasticSampler(model), x0, BRIDGE.ends, steps=steps, **run).final
 
 
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
@@ -72,17 +72,17 @@ def test_the_forward_drift_of_a_schroedinger_bridge_is_the_known_one() -> None:
     # (E[x1 | x] - x) / (1 - t)
     expected = x * ((t * s1**2 + (1 - t) * c) / V - 1) / (1 - t)
     at = torch.tensor(t, dtype=torch.float64)
-    torch.testing.assert_close(Diffusion(flow).bind(None, x)(at, x), expected)
+    torch.testing.assert_close(StochasticSampler(flow).bind(None, x)(at, x), expected)
     # (x - E[x0 | x]) / t backwards
     behind = x * (1 - ((1 - t) + t * c) / V) / t
-    torch.testing.assert_close(Diffusion(flow, backward=True).bind(None, x)(at, x), behind)
+    torch.testing.assert_close(StochasticSampler(flow, backward=True).bind(None, x)(at, x), behind)
 
 
 def test_both_drifts_give_velocity_and_score() -> None:
     sigma, x, at = 0.7, draw(6, 2), torch.tensor(0.3, dtype=torch.float64)
     flow = MixtureFlow(eight_gaussians(), moons(4), BrownianBridge(sigma), sigma=sigma)
-    onward = Diffusion(flow).bind(None, x)
-    back = Diffusion(flow, backward=True).bind(None, x)
+    onward = StochasticSampler(flow).bind(None, x)
+    back = StochasticSampler(flow, backward=True).bind(None, x)
     found, exact = Drifts(onward, back, sigma).both(at, x), flow.both(at, x)
     torch.testing.assert_close(found.velocity, exact.velocity)
     torch.testing.assert_close(found.score, exact.score)
@@ -135,7 +135,7 @@ def test_any_noise_keeps_the_marginals(
         [one.item() for one in model.moments(torch.tensor(t))] for t in (start, end)
     )
     x0 = m0 + math.sqrt(v0) * draw(n)
-    field = Diffusion(model, noise, backward=backward)
+    field = StochasticSampler(model, noise, backward=backward)
     x = solve(
         field, x0, (start, end), solver="stochastic_heun", steps=50, generator=seeded(2)
     ).final
@@ -148,7 +148,7 @@ def test_wrong_drift_would_be_seen() -> None:
     model = GaussianFlow(0.0, 1.0, 0.0, 1.0, BRIDGE)
     silent = Pair(model.velocity, lambda t, x: 0 * x)
     x = solve(
-        Diffusion(silent, 0.5), draw(10_000), BRIDGE.ends,
+        StochasticSampler(silent, 0.5), draw(10_000), BRIDGE.ends,
         solver="stochastic_heun", steps=20, generator=seeded(2),
     ).final  # fmt: skip
     assert float(x.var()) - 1 > 10 * math.sqrt(2 / 10_000)
@@ -159,7 +159,7 @@ def test_samples_between_mixtures_have_the_moments_of_the_target(solver: str) ->
     n, target = 4000, moons(8)
     path = BrownianBridge(0.5, cut=1e-4)
     flow = MixtureFlow(eight_gaussians(), target, path, sigma=0.5)
-    field = {"heun": flow, "stochastic_heun": Diffusion(flow)}[solver]
+    field = {"heun": flow, "stochastic_heun": StochasticSampler(flow)}[solver]
     x0 = eight_gaussians().sample(n, seeded(0))
     x = solve(field, x0, path.ends, solver=solver, steps=40, generator=seeded(1)).final
     S = target.covariance
@@ -189,7 +189,7 @@ def test_one_seed_is_one_brownian_path_on_every_grid(solver: str) -> None:
 
     def final(steps: int, seed: int = 5, schedule: str = "uniform") -> Tensor:
         return solve(
-            Diffusion(model), x0, (0.01, 0.99), solver=solver, steps=steps, schedule=schedule,
+            StochasticSampler(model), x0, (0.01, 0.99), solver=solver, steps=steps, schedule=schedule,
             generator=seeded(seed),
         ).final  # fmt: skip
 
@@ -207,12 +207,12 @@ def test_one_seed_is_one_brownian_path_on_every_grid(solver: str) -> None:
 
 def test_the_noise_is_the_models_own_unless_another_is_given() -> None:
     model = GaussianFlow(0.0, 1.0, 0.0, 1.0, BRIDGE, sigma=0.3)
-    assert declared(Diffusion(model).noise).values() == (0.3,)
-    assert declared(Diffusion(model, 2.0).noise).values() == (2.0,)
+    assert declared(StochasticSampler(model).noise).values() == (0.3,)
+    assert declared(StochasticSampler(model, 2.0).noise).values() == (2.0,)
     with pytest.raises(ValueError, match="give noise="):
-        Diffusion(GaussianFlow(0.0, 1.0, 0.0, 1.0, BRIDGE))
+        StochasticSampler(GaussianFlow(0.0, 1.0, 0.0, 1.0, BRIDGE))
     with pytest.raises(ValueError, match="not negative"):
-        Diffusion(model, -1.0)
+        StochasticSampler(model, -1.0)
     with pytest.raises(ValueError, match="noise"):
         Drifts(lambda t, x: x, lambda t, x: x, 0.0)
 
@@ -220,7 +220,7 @@ def test_the_noise_is_the_models_own_unless_another_is_given() -> None:
 def test_deterministic_solvers_refuse_a_diffusion() -> None:
     model = GaussianFlow(0.0, 1.0, 0.0, 1.0, BRIDGE, sigma=0.3)
     with pytest.raises(ValueError, match="stochastic"):
-        solve(Diffusion(model), draw(3), BRIDGE.ends, solver="heun", steps=4)
+        solve(StochasticSampler(model), draw(3), BRIDGE.ends, solver="heun", steps=4)
 
 
 def test_solves_beyond_the_ends_of_the_path_raise() -> None:
@@ -241,5 +241,5 @@ def test_single_precision_samples_between_the_ends() -> None:
     assert float((coarse - fine).abs().median()) < 1e-4
     for backward in (False, True):
         ends = path.ends[::-1] if backward else path.ends
-        x = solve(Diffusion(flow, backward=backward), x0.float(), ends, steps=20).final
+        x = solve(StochasticSampler(flow, backward=backward), x0.float(), ends, steps=20).final
         assert bool(x.isfinite().all())

@@ -11,9 +11,9 @@ from neuralpde.catalogue import ring
 from neuralpde.fields import Field
 from neuralpde.flows import (
     BrownianBridge,
-    Diffusion,
     GraphNetwork,
     MixtureFlow,
+    StochasticSampler,
     Walk,
     eight_gaussians,
     moons,
@@ -34,7 +34,7 @@ def start(n: int = 5) -> Tensor:
 
 
 def field(solver: str) -> Field:
-    return Diffusion(MODEL) if solver.endswith(("maruyama", "stochastic_heun")) else MODEL
+    return StochasticSampler(MODEL) if solver.endswith(("maruyama", "stochastic_heun")) else MODEL
 
 
 def walk(solver: str, steps: int = 9, schedule: str = "cosine", seed: int = 1) -> Walk:
@@ -99,11 +99,11 @@ def test_a_new_seed_gives_new_noise_from_there_on() -> None:
 
 def test_a_walk_goes_backwards_too() -> None:
     back = Walk.begin(
-        Diffusion(MODEL, backward=True), start(), PATH.ends[::-1], steps=6,
+        StochasticSampler(MODEL, backward=True), start(), PATH.ends[::-1], steps=6,
         solver=EulerMaruyama(3),
     )  # fmt: skip
     whole = solve(
-        Diffusion(MODEL, backward=True), start(), PATH.ends[::-1], steps=6,
+        StochasticSampler(MODEL, backward=True), start(), PATH.ends[::-1], steps=6,
         solver=EulerMaruyama(3),
     )  # fmt: skip
     assert torch.equal(back.advance(2).finish().x, whole.final)

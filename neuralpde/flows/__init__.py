@@ -9,7 +9,7 @@ from neuralpde.flows.clouds import (
 from neuralpde.flows.conversions import score_from_velocity, velocity_from_score
 from neuralpde.flows.couplings import (
     Coupling,
-    Entropic,
+    EntropicTransport,
     Independent,
     OptimalTransport,
     sinkhorn,
@@ -26,7 +26,7 @@ from neuralpde.flows.mixtures import Mixture, checkerboard, eight_gaussians, moo
 from neuralpde.flows.models import Drifts, FromScore, FromVelocity, Heads, Learned, Model, Pair
 from neuralpde.flows.networks import MLP, GraphNetwork
 from neuralpde.flows.paths import BrownianBridge, Coefficients, Isotropic, Path, Sample
-from neuralpde.flows.samplers import Diffusion, ProbabilityFlow
+from neuralpde.flows.samplers import ProbabilityFlow, StochasticSampler
 from neuralpde.flows.walk import Walk
 
 __all__ = [
@@ -36,11 +36,10 @@ __all__ = [
     "CosinePath",
     "Coupling",
     "Diffusing",
-    "Diffusion",
     "Divergence",
     "Drifts",
     "EndWeight",
-    "Entropic",
+    "EntropicTransport",
     "FromScore",
     "FromVelocity",
     "GaussianFlow",
@@ -59,6 +58,7 @@ __all__ = [
     "Path",
     "ProbabilityFlow",
     "Sample",
+    "StochasticSampler",
     "Trace",
     "VariancePreserving",
     "Walk",

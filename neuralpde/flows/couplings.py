@@ -72,7 +72,7 @@ class OptimalTransport:
 
 
 @dataclass(frozen=True)
-class Entropic:
+class EntropicTransport:
     """Entropic optimal transport, the static Schroedinger bridge of noise sigma.
 
     The plan is the minimum of `<P, |x - y|^2> - 2 sigma^2 H(P)` over all with uniform margins; a
@@ -90,7 +90,7 @@ class Entropic:
         Cuturi, Sinkhorn distances, NeurIPS 2013, arXiv:1306.0895; Tong et al., AISTATS 2024,
         arXiv:2307.03672.
 
-    >>> coupling = Entropic(sigma=0.1)
+    >>> coupling = EntropicTransport(sigma=0.1)
     >>> x0, x1 = coupling(torch.tensor([[0.0], [1.0]]), torch.tensor([[5.0], [4.0]]))
     >>> x1.flatten().tolist()
     [4.0, 5.0]

@@ -34,7 +34,7 @@ class Model(Field):
     The time is 0-d, or a column with one entry for each point.
 
     Attributes:
-        sigma: The noise of the bridge whose marginals these are, where there is one; `Diffusion`
+        sigma: The noise of the bridge whose marginals these are, where there is one; `StochasticSampler`
             takes it by default.
 
     >>> import torch

@@ -47,13 +47,13 @@ class ProbabilityFlow(Field):
         return v
 
 
-class Diffusion(Field):
+class StochasticSampler(Field):
     """A stochastic sampler `dx = (v + g^2 s / 2) dt + g dW`, which has the marginals of dx/dt = v.
 
     For any noise level g(t); the level of the bridge itself, its sigma, gives the law of whole
     paths too. In falling time (`solve` from 1 to 0) the drift is `v - g^2 s / 2`: say `backward`.
 
-    Solve it between the ends of the path, on a fixed grid: `solve(Diffusion(model), x0, path.ends,
+    Solve it between the ends of the path, on a fixed grid: `solve(StochasticSampler(model), x0, path.ends,
     solver="stochastic_heun", steps=n, schedule=..., generator=...)`; generators in the same state
     give the same Brownian path on every grid. Where g is a function, solvers count its
     evaluations in `nfe` too.
@@ -73,7 +73,7 @@ class Diffusion(Field):
     >>> import torch
     >>> from neuralpde.flows.models import Pair
     >>> still = Pair(lambda t, x: 0 * x, lambda t, x: -x)  # N(0, 1) at all times
-    >>> onward = Diffusion(still, noise=2.0).bind(None, torch.ones(1))
+    >>> onward = StochasticSampler(still, noise=2.0).bind(None, torch.ones(1))
     >>> onward(torch.tensor(0.5), torch.ones(1)).item(), onward.noise.values()
     (-2.0, (2.0,))
     """
