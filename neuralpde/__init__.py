@@ -1,6 +1,6 @@
 """Differential equations on graphs: write a vector field, solve it, read its Dirichlet energy."""
 
-from neuralpde import catalogue, data, fields, operators, stopping
+from neuralpde import catalogue, data, fields, flows, operators, stopping
 from neuralpde.energies import dirichlet_energy
 from neuralpde.graph import Graph
 from neuralpde.odeint import odeint, odeint_adjoint, odeint_event
@@ -22,6 +22,7 @@ __all__ = [
     "data",
     "dirichlet_energy",
     "fields",
+    "flows",
     "odeint",
     "odeint_adjoint",
     "odeint_event",
