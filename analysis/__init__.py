@@ -15,6 +15,7 @@ from analysis.distances import median_bandwidths, mmd2, wasserstein
 from analysis.dominance import dominance, tendency
 from analysis.ends import extremes
 from analysis.energies import Dirichlet, Norm, Rayleigh
+from analysis.flow_problems import FlowProblem
 from analysis.forms import FormEnergy
 from analysis.gap import cheeger_sweep, fiedler_vector, spectral_gap
 from analysis.influences import arrival_times, influence, influence_profile, receptive_field
@@ -53,6 +54,7 @@ __all__ = [
     "EffectiveRank",
     "Every",
     "FieldProblem",
+    "FlowProblem",
     "FormEnergy",
     "Lyapunov",
     "Mass",

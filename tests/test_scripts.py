@@ -105,6 +105,21 @@ def assert_grid_run(out: Path) -> None:
         assert 0 < float(row["own tempered"]) < 10
 
 
+def assert_study(out: Path) -> None:
+    """Every schedule with both solvers and every seed; the noise row; tables and figures."""
+    with (out / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    schedules = {row["schedule"] for row in rows}
+    assert {"uniform", "cosine", "entropic", "literal", "uniform again"} <= schedules
+    assert len(rows) == 2 * 2 * len(schedules)
+    assert {float(row["evaluations"]) for row in rows} == {6.0}
+    fitting = {row["schedule"]: float(row["fitting"]) for row in rows}
+    assert fitting["cosine"] == 0 < fitting["entropic"]
+    assert "uniform again" in (out / "paired-mmd2.md").read_text()
+    for name in ("grids", "mmd2-heun", "mmd2-stochastic_heun"):
+        assert_picture(out / f"{name}.png")
+
+
 def assert_page_of_fields(out: Path) -> None:
     """The page is the one in docs/, which was made of the registry as it is."""
     page = one(out, "fields.md").read_text()
@@ -161,6 +176,19 @@ SMALLEST = {
     "benchmark_products.py": Smallest(("--smoke",), assert_benchmark_run),
     "bridge_grids.py": Smallest(("--smoke",), assert_grid_run),
     "compare_energies.py": Smallest((), assert_two_energies),
+    "compare_schedules.py": Smallest(
+        (
+            "--problem",
+            "gaussian-8gaussians",
+            "--seeds",
+            "2",
+            "--samples",
+            "64",
+            "--steps",
+            "3",
+        ),
+        assert_study,
+    ),
     "laplacian_bridge.py": Smallest(("--smoke",), assert_bridge_run),
     "list_fields.py": Smallest((), assert_page_of_fields),
     "track_energy.py": Smallest(

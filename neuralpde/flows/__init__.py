@@ -34,6 +34,7 @@ from neuralpde.flows.paths import BrownianBridge, Coefficients, Isotropic, Path,
 from neuralpde.flows.rates import BridgeRates
 from neuralpde.flows.samplers import ProbabilityFlow, StochasticSampler
 from neuralpde.flows.spectral import TraceEstimate
+from neuralpde.flows.training import train_bridge
 from neuralpde.flows.walk import Walk
 
 __all__ = [
@@ -97,5 +98,6 @@ __all__ = [
     "sinkhorn",
     "square_distances",
     "swiss_roll_points",
+    "train_bridge",
     "velocity_from_score",
 ]
