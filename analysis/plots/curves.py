@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from analysis.plots.style import BLUE, GREY, ORANGE, axes, title
+from analysis.plots.style import BLUE, GREY, ORANGE, axes, on_paper, title
 from solvers.series import Series
 from solvers.trajectory import Trajectory
 
@@ -18,6 +18,7 @@ STEADY = 1.05
 """Ratio of the largest to the least value below which a curve is called constant."""
 
 
+@on_paper
 def curve(
     series: Series, ax: Axes | None = None, *, color: str = BLUE, label: str = "", log: bool = True
 ) -> Axes:
@@ -71,6 +72,7 @@ def curve(
     return ax
 
 
+@on_paper
 def energy(trajectory: Trajectory, ax: Axes | None = None, *, fit: bool = True) -> Axes:
     """The field's own Dirichlet energy with its fitted decay rate; the convention is the title.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis.decurve import DecurveFlow
-from analysis.plots.style import ORANGE, axes
+from analysis.plots.style import ORANGE, axes, on_paper
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +16,7 @@ EXTREME = 0.1
 """Share of the lowest values that may lie outside the figure: their tail is long."""
 
 
+@on_paper
 def curvature_flow(
     flow: DecurveFlow,
     ax: Axes | None = None,

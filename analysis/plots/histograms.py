@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.plots.style import CYCLE, axes
+from analysis.plots.style import CYCLE, axes, on_paper
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@on_paper
 def curvatures(
     values: Mapping[str, Float[Tensor, " edges"]],
     ax: Axes | None = None,
@@ -49,7 +50,7 @@ def curvatures(
     ax = axes(ax)
     edges = np.histogram_bin_edges(np.concatenate(list(known.values())), bins).tolist()
     for (name, one), color in zip(known.items(), cycle(CYCLE), strict=False):
-        told = f"{name}: mean {one.mean():.3g}, least {one.min():.3g}"
+        told = f"{name}: mean {one.mean():.3g}, least {round(float(one.min()), 9) + 0.0:.3g}"
         ax.hist(one, edges, density=True, histtype="stepfilled", alpha=0.18, color=color)
         ax.hist(one, edges, density=True, histtype="step", lw=1.1, color=color, label=told)
         top = ax.get_xaxis_transform()

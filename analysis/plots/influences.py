@@ -10,7 +10,7 @@ import torch
 
 from analysis.gap import fiedler_vector
 from analysis.influences import Profile, arrival_times, hop_distances
-from analysis.plots.style import BLUE, GREY, ORANGE, STYLE, axes
+from analysis.plots.style import BLUE, GREY, ORANGE, STYLE, axes, on_paper
 from analysis.sensitivities import Sensitivity
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ DECADES = 12
 SYMBOLS = {"fro": "F", "spectral": "2", "l1": "1"}
 
 
+@on_paper
 def influence(
     profile: Profile, ax: Axes | None = None, *, times: Sequence[float] | None = None
 ) -> Axes:
@@ -77,6 +78,7 @@ def influence(
     return ax
 
 
+@on_paper
 def light_cone(
     found: Sensitivity, graph: Any, ax: Axes | None = None, *, tolerance: float = 1e-3
 ) -> Axes:
@@ -133,6 +135,7 @@ def light_cone(
     return ax
 
 
+@on_paper
 def jacobian(
     found: Sensitivity, graph: Any, ax: Axes | None = None, *, time: float | None = None
 ) -> Axes:

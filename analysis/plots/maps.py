@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.plots.style import PAGE, STYLE, axes
+from analysis.plots.style import PAGE, STYLE, axes, on_paper
 from neuralpde.graph import Graph
 from solvers.failure import unknown_name
 from solvers.trajectory import Trajectory
@@ -53,6 +53,7 @@ VIEWS = {
 """Views of a state: its values (moduli of complex ones), moduli, phases."""
 
 
+@on_paper
 def state(
     graph: Graph,
     x: Tensor,

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from analysis.plots.panels import course
-from analysis.plots.style import BLUE, COLUMN, GREEN, GREY, ORANGE, STYLE, axes, logarithmic, title
+from analysis.plots.style import (
+    BLUE,
+    COLUMN,
+    GREEN,
+    GREY,
+    ORANGE,
+    STYLE,
+    axes,
+    logarithmic,
+    on_paper,
+    title,
+)
 from solvers.steps import Steps
 from solvers.trajectory import Trajectory
 
@@ -16,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@on_paper
 def step_sizes(trajectory: Trajectory, ax: Axes | None = None) -> Axes:
     """The sizes of the steps that were taken, and crosses for those that were refused.
 
@@ -35,6 +47,7 @@ def step_sizes(trajectory: Trajectory, ax: Axes | None = None) -> Axes:
     return _tries(ax, steps, steps.h.abs(), "step size $h$")
 
 
+@on_paper
 def step_errors(trajectory: Trajectory, ax: Axes | None = None) -> Axes:
     """The errors of all steps in units of the tolerance; those above 1 were refused.
 

@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 
 from analysis.decay import Decay, Law, fit_decay
-from analysis.plots.style import BLUE, COLUMN, CYCLE, GREY, STYLE, axes, logarithmic, title
+from analysis.plots.style import (
+    BLUE,
+    COLUMN,
+    CYCLE,
+    GREY,
+    STYLE,
+    axes,
+    logarithmic,
+    on_paper,
+    title,
+)
 from analysis.ranks import EffectiveRank
 from analysis.similarity import MAD
 from solvers.failure import unknown_name
@@ -43,6 +53,7 @@ norm that falls."""
 USUAL = ("energy", "norm", "rayleigh", "rank")
 
 
+@on_paper
 def course(
     series: Series,
     ax: Axes | None = None,

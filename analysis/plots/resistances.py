@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from analysis.plots.maps import layout, state
-from analysis.plots.style import ORANGE, PAGE, STYLE, axes
+from analysis.plots.style import ORANGE, PAGE, STYLE, axes, on_paper
 from analysis.resistance import commute_time, effective_resistance
 from neuralpde.graph import Graph
 from solvers.failure import unknown_name
@@ -26,6 +26,7 @@ QUANTITIES = {
 """What is shown, and the name of the colours."""
 
 
+@on_paper
 def resistance(
     graph: Any,
     source: int,

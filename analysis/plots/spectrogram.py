@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from analysis.bands import BandEnergy
-from analysis.plots.style import CYCLE, GREY, ORANGE, axes
+from analysis.plots.style import CYCLE, GREY, ORANGE, axes, on_paper
 from analysis.spectra import Spectrum, spectrum
 from analysis.waves import JointSpectrum
 from neuralpde.graph import Graph
@@ -25,6 +25,7 @@ WIDTH = 60
 """Bins of eigenvalues in a dispersion plot."""
 
 
+@on_paper
 def spectrogram(
     trajectory: Trajectory,
     ax: Axes | None = None,
@@ -93,6 +94,7 @@ def spectrogram(
     return ax
 
 
+@on_paper
 def profile(
     graph: Graph,
     states: Tensor | list[Tensor],
@@ -133,6 +135,7 @@ def profile(
     return ax
 
 
+@on_paper
 def dispersion(
     joint: JointSpectrum,
     ax: Axes | None = None,

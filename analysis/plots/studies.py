@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.plots.style import COLUMN, CYCLE, GREY, STYLE, axes
+from analysis.plots.style import COLUMN, CYCLE, GREY, axes, on_paper
 from analysis.runs import AGAIN, FAILED, Row
 from solvers import schedules as known
 from solvers.schedules import Schedule
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MARKS = "osD^vP*Xh<>"
 
 
+@on_paper
 def against_evaluations(
     rows: Sequence[Row],
     metric: str,
@@ -87,6 +88,7 @@ def against_evaluations(
     return ax
 
 
+@on_paper
 def grids(
     schedules: Mapping[str, Schedule | str], n: int, ax: Axes | None = None, *, label: bool = True
 ) -> Axes:
@@ -102,21 +104,18 @@ def grids(
     >>> [text.get_text() for text in ax.get_yticklabels()]
     ['uniform', 'cosine']
     """
-    import matplotlib as mpl
-
-    with mpl.rc_context(STYLE):
-        ax = axes(ax, COLUMN, COLUMN * (0.15 + 0.06 * len(schedules)))
-        for row, schedule in enumerate(schedules.values()):
-            t = known.get(schedule).grid(n)
-            color = CYCLE[row % len(CYCLE)]
-            ax.hlines(row, 0, 1, color="0.85", lw=0.6)
-            ax.plot(t, np.full(len(t), row), "|", color=color, ms=8, mew=1.0)
-        ax.set_yticks(range(len(schedules)), list(schedules) if label else [])
-        ax.set_ylim(len(schedules) - 0.5, -0.5)
-        ax.set_xlim(-0.01, 1.01)
-        ax.set_xlabel("time $t$")
-        ax.tick_params(axis="y", length=0)
-        ax.spines["left"].set_visible(False)
+    ax = axes(ax, COLUMN, COLUMN * (0.15 + 0.06 * len(schedules)))
+    for row, schedule in enumerate(schedules.values()):
+        t = known.get(schedule).grid(n)
+        color = CYCLE[row % len(CYCLE)]
+        ax.hlines(row, 0, 1, color="0.85", lw=0.6)
+        ax.plot(t, np.full(len(t), row), "|", color=color, ms=8, mew=1.0)
+    ax.set_yticks(range(len(schedules)), list(schedules) if label else [])
+    ax.set_ylim(len(schedules) - 0.5, -0.5)
+    ax.set_xlim(-0.01, 1.01)
+    ax.set_xlabel("time $t$")
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
     return ax
 
 

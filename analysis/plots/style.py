@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+Arguments = ParamSpec("Arguments")
+Drawn = TypeVar("Drawn")
 
 COLUMN = 85 / 25.4
 """Width of a paper's column, inches."""
@@ -35,6 +41,28 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+
+
+def on_paper(draw: Callable[Arguments, Drawn]) -> Callable[Arguments, Drawn]:
+    """Let a function that makes axes of its own draw in `STYLE`; axes that come keep theirs.
+
+    >>> import matplotlib.pyplot as plt
+    >>> draw = on_paper(lambda ax=None: axes(ax).set_xlabel("t").get_size())
+    >>> draw(), draw(ax=plt.figure().subplots()) == plt.rcParams["font.size"]
+    (7.0, True)
+    """
+    takes = signature(draw)
+
+    @wraps(draw)
+    def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Drawn:
+        if takes.bind(*args, **kwargs).arguments.get("ax") is not None:
+            return draw(*args, **kwargs)
+        import matplotlib as mpl
+
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
 
 
 def axes(ax: Axes | None = None, width: float = COLUMN, height: float | None = None) -> Axes:
