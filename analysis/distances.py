@@ -127,10 +127,18 @@ def wasserstein(
 def _kernel_sum(x: Tensor, y: Tensor, bandwidths: Sequence[float]) -> float:
     """The sum of the kernel over all pairs, by rows, so that no large matrix is held."""
     total = 0.0
+    widest = sorted(bandwidths, reverse=True)
     for rows in x.split(CHUNK):
         # Differences, not products: near points would lose all digits.
-        square = torch.cdist(rows, y, compute_mode="donot_use_mm_for_euclid_dist").square()
-        total += sum(float(torch.exp(-square / (2 * b * b)).sum()) for b in bandwidths)
+        square = torch.cdist(rows, y, compute_mode="donot_use_mm_for_euclid_dist").square_()
+        kernel, before = square, 0.0
+        for b in widest:
+            if before == 2 * b:
+                # A fourth power is quicker than an exponential.
+                kernel = kernel.square_().square_()
+            else:
+                kernel = torch.exp(square / (-2 * b * b))
+            total, before = total + float(kernel.sum()), b
     return total / len(bandwidths)
 
 
