@@ -8,6 +8,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def closed_figures() -> Iterator[None]:
+    """Close what is open."""
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
