@@ -14,13 +14,13 @@ from torch_geometric.utils import influence as published
 from analysis import (
     Sensitivity,
     arrival_times,
-    hop_distances,
     influence,
     influence_profile,
     network_sensitivity,
     receptive_field,
     sensitivity,
 )
+from analysis.influences import hop_distances
 from neuralpde import Graph, catalogue
 from neuralpde.fields import Heat, Wave
 from tests.strategies import graphs, quietly

@@ -7,13 +7,11 @@ import torch
 from torch import Tensor
 
 from analysis import (
-    delay_line,
     sensitivity,
     sensitivity_bound,
     space_time_sensitivity,
-    split_flow,
-    split_layers,
 )
+from analysis.spacetime import delay_line, split_flow, split_layers
 from analysis.tangents import Unforced
 from neuralpde import catalogue, solve
 from neuralpde.fields import AllenCahn, Heat, Layers, Reaction
