@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
 from tqdm import tqdm
 
@@ -163,16 +162,17 @@ def main() -> None:
             progress=count,
         )
     study.save(args.out)
-    settings = {**vars(args), "out": str(args.out), "command": " ".join(sys.argv)}
-    (args.out / "settings.json").write_text(json.dumps(settings, indent=1))
+    settings = json.dumps({**vars(args), "command": sys.argv}, indent=1, default=str)
+    (args.out / "settings.json").write_text(settings)
     print(study.table().markdown())
     metric = study.metrics[0]
     print(f"\nAgainst uniform, {metric}:\n{study.paired(metric).markdown()}")
-    plots.grids(grids, args.steps[0]).figure.savefig(args.out / "grids.png", dpi=200)
-    for solver in solvers:
-        ax = study.plot(metric, problem=args.problem, solver=solver)
-        ax.figure.savefig(args.out / f"{metric.replace(' ', '-')}-{solver}.png", dpi=200)
-    plt.close("all")
+    figures = {"grids": plots.grids(grids, args.steps[0])}
+    figures |= {"rates": plots.rates(grids)} if is_flow else {}
+    for s in solvers:
+        figures[f"{metric}-{s}"] = study.plot(metric, problem=args.problem, solver=s)
+    for name, ax in figures.items():
+        ax.figure.savefig(args.out / f"{name.replace(' ', '-')}.png", dpi=200)
     print(f"wrote {args.out}/")
 
 

@@ -116,7 +116,7 @@ def assert_study(out: Path) -> None:
     fitting = {row["schedule"]: float(row["fitting"]) for row in rows}
     assert fitting["cosine"] == 0 < fitting["entropic"]
     assert "uniform again" in (out / "paired-mmd2.md").read_text()
-    for name in ("grids", "mmd2-heun", "mmd2-stochastic_heun"):
+    for name in ("grids", "rates", "mmd2-heun", "mmd2-stochastic_heun"):
         assert_picture(out / f"{name}.png")
 
 

@@ -14,7 +14,7 @@ from analysis.plots.panels import PANELS, USUAL, course, panels
 from analysis.plots.report import summary
 from analysis.plots.resistances import resistance, rewired
 from analysis.plots.spectrogram import dispersion, profile, spectrogram
-from analysis.plots.studies import against_evaluations, grids
+from analysis.plots.studies import against_evaluations, grids, rates
 from analysis.plots.style import BLUE, COLUMN, CYCLE, GREEN, GREY, ORANGE, PAGE, STYLE
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "pace",
     "panels",
     "profile",
+    "rates",
     "resistance",
     "rewired",
     "spectrogram",

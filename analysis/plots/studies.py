@@ -77,14 +77,15 @@ def against_evaluations(
             elinewidth=0.6,
             label=schedule,
         )
-    ax.set_xscale("log")
+    if len({row[work] for row in rows if work in row}) > 1:
+        ax.set_xscale("log")
     if lowest > 0:
         ax.set_yscale("log")
     else:
         ax.axhline(0, color=GREY, lw=0.6)
     ax.set_xlabel(work)
     ax.set_ylabel(metric)
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax
 
 
@@ -116,6 +117,38 @@ def grids(
     ax.set_xlabel("time $t$")
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
+    return ax
+
+
+@on_paper
+def rates(schedules: Mapping[str, Schedule | str], ax: Axes | None = None) -> Axes:
+    """The density of the steps of those schedules that have one, such as the entropic family.
+
+    Args:
+        schedules: by name; those without a `density` are left out.
+        ax: where; new axes by default.
+
+    Raises:
+        ValueError: where none has a density.
+
+    >>> ax = rates({"flat": known.Density((0.0, 1.0), (2.0, 2.0)), "cosine": "cosine"})
+    >>> [line.get_label() for line in ax.lines], float(ax.lines[0].get_ydata()[7])
+    (['flat'], 1.0)
+    """
+    found = {name: known.get(schedule) for name, schedule in schedules.items()}
+    dense = {name: one for name, one in found.items() if hasattr(one, "density")}
+    if not dense:
+        raise ValueError(f"none of {list(schedules)} has a density: Density and Entropic do")
+    ax = axes(ax)
+    # Rates of bridges are steep at both ends.
+    t = 0.5 - 0.5 * np.cos(np.pi * np.linspace(0.005, 0.995, 397))
+    for index, (name, one) in enumerate(dense.items()):
+        style = "-" if index < len(CYCLE) else "--"
+        ax.plot(t, one.density(t), color=CYCLE[index % len(CYCLE)], ls=style, label=name)
+    ax.set_yscale("log")
+    ax.set_xlabel("time $t$")
+    ax.set_ylabel("density of steps")
+    ax.legend(frameon=False)
     return ax
 
 
