@@ -123,6 +123,22 @@ def assert_two_energies(out: Path) -> None:
     assert_picture(one(out, "*.png"))
 
 
+def assert_trials(out: Path) -> None:
+    """Two models and two seeds, with what is needed to repeat them; a table, weights, pictures."""
+    with one(out, "runs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model"], row["seed"]) for row in rows] == [
+        (name, seed) for name in ("grand", "gcn") for seed in "01"
+    ]
+    assert all(0.5 <= value <= 1.0 for value in numbers("test", rows))
+    assert all("train_nodes.py" in row["command"] for row in rows)
+    assert all(json.loads(row["settings"])["training"]["epochs"] == 40 for row in rows)
+    assert "| Karate | random | grand | 1 | 2 |" in one(out, "table.md").read_text()
+    assert len(list(out.glob("*.safetensors"))) == 4
+    for seed in "01":
+        assert_picture(out / f"Karate-grand-{seed}-energy.png")
+
+
 @dataclass(frozen=True)
 class Smallest:
     """A script's cheapest command line and what must lie in its folder afterwards."""
@@ -154,6 +170,13 @@ SMALLEST = {
             "gcn,grand,gcn+source,gcn+fosr",
         ),
         assert_tracks,
+    ),
+    "train_nodes.py": Smallest(
+        (
+            *("--model", "grand,gcn", "--seeds", "2", "--set", "epochs=40"),
+            *("--save", "--energy", "--quiet"),
+        ),
+        assert_trials,
     ),
     "work_precision.py": Smallest(("--quick",), assert_work_precision_run),
 }

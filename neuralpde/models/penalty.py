@@ -25,10 +25,10 @@ class EnergyPenalty:
         e = tr(x^T L x) / |x|^2   ("rayleigh": how rough, whatever the size)
         e = tr(x^T L x) / nodes   ("node")
 
-    The mean goes over the graphs of a batch. A positive weight without a target smooths, a negative one sharpens ("rayleigh" is bounded by
-    the largest eigenvalue, so that this is safe there and not with "node"). The kernel of L is
-    projected out first, as in `DirichletForm`, so that gradients are right near consensus; the
-    quotient of a state of zeros counts as 0.
+    The mean goes over the graphs of a batch. A positive weight without a target smooths, a
+    negative one sharpens: "rayleigh" is bounded by the largest eigenvalue, so that this is safe
+    there and not with "node". The kernel of L is projected out first, as in `DirichletForm`, so
+    that gradients are right near consensus; the quotient of a state of zeros counts as 0.
 
     Args:
         weight: The factor.

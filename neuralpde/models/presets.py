@@ -63,9 +63,9 @@ PUBLISHED: dict[tuple[str, str, str], tuple[float, float]] = {
 Those for Photo were measured on other random splits, 20 nodes per class for training."""
 
 LEARNING = {
-    "Cora": Training(0.022924849756740397, 0.00507685443154266, "adamax"),
+    "Cora": Training(0.022924849756740397, 0.00507685443154266, "adamax", epochs=100),
     "PubMed": Training(0.014669345840305131, 0.0018236657, "adamax", epochs=600),
-    "Photo": Training(0.0055607, 0.0047078, "adam"),
+    "Photo": Training(0.0055607, 0.0047078, "adam", epochs=100),
 }
 """Of GRAND's published best_params.py."""
 
