@@ -23,6 +23,7 @@ from analysis.orbits import loop_of_flow
 from analysis.problems import FieldProblem
 from analysis.propagation import propagate
 from analysis.ranks import EffectiveRank, NumericalRank
+from analysis.recovery import Recovery, recover_weights
 from analysis.resistance import Resistances, commute_time, effective_resistance, kirchhoff_index
 from analysis.ricci import lin_lu_yau, ollivier
 from analysis.significance import Paired, compare_pairs, holm
@@ -66,6 +67,7 @@ __all__ = [
     "Paired",
     "Problem",
     "Rayleigh",
+    "Recovery",
     "Resistances",
     "Run",
     "SampledDirichlet",
@@ -104,6 +106,7 @@ __all__ = [
     "plots",
     "propagate",
     "propagation_curvature",
+    "recover_weights",
     "scaled",
     "spectral_gap",
     "spectrum",

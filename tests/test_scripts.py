@@ -139,6 +139,14 @@ def assert_trials(out: Path) -> None:
         assert_picture(out / f"Karate-grand-{seed}-energy.png")
 
 
+def assert_recovery(out: Path) -> None:
+    """Weights nearer to the truth than the start was, explained to the noise; a map."""
+    result = json.loads(one(out, "recovery.json").read_text())["result"]
+    assert result["error"] < 0.05 < 0.2 < result["error of unit weights"]
+    assert math.isclose(result["misfit"], result["expected misfit"], rel_tol=0.05)
+    assert_picture(one(out, "recovery.png"))
+
+
 @dataclass(frozen=True)
 class Smallest:
     """A script's cheapest command line and what must lie in its folder afterwards."""
@@ -158,6 +166,7 @@ SMALLEST = {
     "benchmark_products.py": Smallest(("--smoke",), assert_benchmark_run),
     "compare_energies.py": Smallest((), assert_two_energies),
     "list_fields.py": Smallest((), assert_page_of_fields),
+    "recover_diffusivity.py": Smallest(("--graph", "grid:10x10"), assert_recovery),
     "track_energy.py": Smallest(
         (
             "--graph",

@@ -11,6 +11,7 @@ from analysis.plots.maps import VIEWS, View, film, layout, state
 from analysis.plots.pace import pace, step_errors, step_sizes
 from analysis.plots.panels import PANELS, USUAL, course, panels
 from analysis.plots.report import summary
+from analysis.plots.roads import edges
 from analysis.plots.spectrogram import dispersion, profile, spectrogram
 from analysis.plots.studies import against_evaluations, grids
 from analysis.plots.style import BLUE, COLUMN, CYCLE, GREEN, GREY, ORANGE, PAGE, STYLE
@@ -34,6 +35,7 @@ __all__ = [
     "curvatures",
     "curve",
     "dispersion",
+    "edges",
     "energy",
     "film",
     "grids",
