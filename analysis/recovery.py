@@ -100,7 +100,9 @@ def recover_weights(
     )
 
     def residual() -> Tensor:
-        return (solve(field, x0, moments, graph, rtol=rtol).x[1:] - observed) / noise
+        x = solve(field, x0, moments, graph, rtol=rtol).x
+        assert isinstance(x, Tensor)
+        return (x[1:] - observed) / noise
 
     def closure() -> Tensor:
         optimiser.zero_grad()

@@ -163,6 +163,7 @@ SMALLEST = {
     "benchmark_energy.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_stiff.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_peers.py": Smallest(("--smoke",), assert_benchmark_run),
+    "benchmark_training.py": Smallest(("--rounds", "2", "--warm", "5"), assert_benchmark_run),
     "benchmark_products.py": Smallest(("--smoke",), assert_benchmark_run),
     "compare_energies.py": Smallest((), assert_two_energies),
     "list_fields.py": Smallest((), assert_page_of_fields),

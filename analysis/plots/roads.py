@@ -48,6 +48,7 @@ def edges(
     """
     from matplotlib.collections import LineCollection
     from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.ticker import LogLocator, NullLocator
 
     ax, pos = axes(ax), layout(graph)
     numbers, pairs = values.double().cpu().numpy(), ends.cpu().numpy()
@@ -67,7 +68,16 @@ def edges(
     ax.set_aspect("equal", adjustable="datalim")
     ax.set_axis_off()
     ax.set_title(title)
-    ax.figure.colorbar(
-        drawn, ax=ax, label=label, shrink=0.7, extend="both" if limits else "neither"
+    bar = ax.figure.colorbar(
+        drawn,
+        ax=ax,
+        label=label,
+        location="bottom",
+        shrink=0.8,
+        extend="both" if limits else "neither",
     )
+    if log:
+        bar.ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        bar.ax.xaxis.set_major_formatter("{x:g}")
+        bar.ax.xaxis.set_minor_locator(NullLocator())
     return ax

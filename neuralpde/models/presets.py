@@ -126,6 +126,8 @@ def _graff(data: str, recipe: Recipe) -> tuple[Recipe, Training]:
         channels=channels,
         options=options,
         end=found.end,
+        solver=found.solver,
+        steps=found.steps,
         encoder_layers=2 if name in ("Texas", "Wisconsin", "Cornell") else 1,
         input_dropout=numbers["input_dropout"],
         dropout=numbers["dropout"],
