@@ -4,8 +4,8 @@ from analysis import plots
 from analysis.bands import BandEnergy
 from analysis.bounds import sensitivity_bound
 from analysis.cadence import Every
-from analysis.candidates import Candidate, candidate
-from analysis.comparison import Problem, Run, compare
+from analysis.candidates import candidate
+from analysis.comparison import compare
 from analysis.curvature import balanced_forman, forman
 from analysis.decay import Decay, fit_decay
 from analysis.decurve import decurve_flow, propagation_curvature
@@ -27,6 +27,7 @@ from analysis.orbits import loop_of_flow
 from analysis.problems import FieldProblem
 from analysis.propagation import propagate
 from analysis.ranks import EffectiveRank, NumericalRank
+from analysis.recovery import recover_weights
 from analysis.resistance import Resistances, commute_time, effective_resistance, kirchhoff_index
 from analysis.ricci import lin_lu_yau, ollivier
 from analysis.sensitivities import Sensitivity, sensitivity
@@ -46,7 +47,6 @@ from neuralpde.energies import dirichlet_energy
 __all__ = [
     "MAD",
     "BandEnergy",
-    "Candidate",
     "ConsensusDistance",
     "Decay",
     "DirectedDirichlet",
@@ -61,10 +61,8 @@ __all__ = [
     "Measure",
     "Norm",
     "NumericalRank",
-    "Problem",
     "Rayleigh",
     "Resistances",
-    "Run",
     "SampledDirichlet",
     "Sensitivity",
     "SketchedDirichlet",
@@ -104,6 +102,7 @@ __all__ = [
     "propagate",
     "propagation_curvature",
     "receptive_field",
+    "recover_weights",
     "scaled",
     "sensitivity",
     "sensitivity_bound",

@@ -156,6 +156,30 @@ def assert_two_energies(out: Path) -> None:
     assert_picture(one(out, "*.png"))
 
 
+def assert_trials(out: Path) -> None:
+    """Two models and two seeds, with what is needed to repeat them; a table, weights, pictures."""
+    with one(out, "runs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model"], row["seed"]) for row in rows] == [
+        (name, seed) for name in ("grand", "gcn") for seed in "01"
+    ]
+    assert all(0.5 <= value <= 1.0 for value in numbers("test", rows))
+    assert all("train_nodes.py" in row["command"] for row in rows)
+    assert all(json.loads(row["settings"])["training"]["epochs"] == 40 for row in rows)
+    assert "| Karate | random | grand | 1 | 2 |" in one(out, "table.md").read_text()
+    assert len(list(out.glob("*.safetensors"))) == 4
+    for seed in "01":
+        assert_picture(out / f"Karate-grand-{seed}-energy.png")
+
+
+def assert_recovery(out: Path) -> None:
+    """Weights nearer to the truth than the start was, explained to the noise; a map."""
+    result = json.loads(one(out, "recovery.json").read_text())["result"]
+    assert result["error"] < 0.05 < 0.2 < result["error of unit weights"]
+    assert math.isclose(result["misfit"], result["expected misfit"], rel_tol=0.05)
+    assert_picture(one(out, "recovery.png"))
+
+
 @dataclass(frozen=True)
 class Smallest:
     """A script's cheapest command line and what must lie in its folder afterwards."""
@@ -173,6 +197,7 @@ SMALLEST = {
     "benchmark_influence.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_stiff.py": Smallest(("--smoke",), assert_benchmark_run),
     "benchmark_peers.py": Smallest(("--smoke",), assert_benchmark_run),
+    "benchmark_training.py": Smallest(("--rounds", "2", "--warm", "5"), assert_benchmark_run),
     "benchmark_products.py": Smallest(("--smoke",), assert_benchmark_run),
     "bridge_grids.py": Smallest(("--smoke",), assert_grid_run),
     "compare_energies.py": Smallest((), assert_two_energies),
@@ -191,6 +216,7 @@ SMALLEST = {
     ),
     "laplacian_bridge.py": Smallest(("--smoke",), assert_bridge_run),
     "list_fields.py": Smallest((), assert_page_of_fields),
+    "recover_diffusivity.py": Smallest(("--graph", "grid:10x10"), assert_recovery),
     "track_energy.py": Smallest(
         (
             "--graph",
@@ -203,6 +229,13 @@ SMALLEST = {
             "gcn,grand,gcn+source,gcn+fosr",
         ),
         assert_tracks,
+    ),
+    "train_nodes.py": Smallest(
+        (
+            *("--model", "grand,gcn", "--seeds", "2", "--set", "epochs=40"),
+            *("--save", "--energy", "--quiet"),
+        ),
+        assert_trials,
     ),
     "work_precision.py": Smallest(("--quick",), assert_work_precision_run),
 }

@@ -13,6 +13,7 @@ from analysis.plots.pace import pace, step_errors, step_sizes
 from analysis.plots.panels import PANELS, USUAL, course, panels
 from analysis.plots.report import summary
 from analysis.plots.resistances import resistance, rewired
+from analysis.plots.roads import edges
 from analysis.plots.spectrogram import dispersion, profile, spectrogram
 from analysis.plots.studies import against_evaluations, grids, rates
 from analysis.plots.style import BLUE, COLUMN, CYCLE, GREEN, GREY, ORANGE, PAGE, STYLE
@@ -36,6 +37,7 @@ __all__ = [
     "curvatures",
     "curve",
     "dispersion",
+    "edges",
     "energy",
     "film",
     "grids",

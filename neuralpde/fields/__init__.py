@@ -6,6 +6,7 @@ from neuralpde.fields.antisymmetric import AntiSymmetricDGN
 from neuralpde.fields.best_response import BestResponse
 from neuralpde.fields.bundle import BundleDiffusion
 from neuralpde.fields.channel_weights import SymmetricWeights
+from neuralpde.fields.conductances import Conductances
 from neuralpde.fields.controlled import ControlledDiffusion, time_then_space
 from neuralpde.fields.coupling import Coupling
 from neuralpde.fields.diffusion import Diffusion, Heat, Source
@@ -40,6 +41,7 @@ __all__ = [
     "AntiSymmetricDGN",
     "BestResponse",
     "BundleDiffusion",
+    "Conductances",
     "ControlledDiffusion",
     "Coupling",
     "Diffusion",
