@@ -123,6 +123,7 @@ class FlowProblem:
             else {"steps": run.steps, "schedule": run.schedule}
         )
         x0 = self.source.sample(self.samples, _seeded(run.seed, "source"))
+        x0 = x0.to(next((weight.dtype for weight in self.model.parameters()), x0.dtype))
         with torch.no_grad():
             found = solve(
                 sampler,

@@ -127,3 +127,11 @@ def test_training_says_what_it_cannot_do() -> None:
         model.network.layers[0].weight.fill_(math.nan)
     with pytest.raises(ValueError, match="at step 1"):
         flows.train_bridge(model, *laws, flows.Independent(), steps=3)
+
+
+def test_points_come_in_the_dtype_of_the_weights() -> None:
+    laws = flows.normal(2), flows.normal(2)
+    model = flows.Learned(flows.MLP(2, heads=2, width=4), BRIDGE, 1.0)
+    small = FlowProblem(model, *laws, BRIDGE.ends, samples=16)
+    for solver in ("heun", "stochastic_heun"):
+        assert small.run(Run(solver, Uniform(), 3, None, 0))["evaluations"] == 6
