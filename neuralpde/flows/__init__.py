@@ -28,13 +28,14 @@ from neuralpde.flows.linear import Linear
 from neuralpde.flows.losses import EndWeight, bridge_loss, draw_times, flow_loss, score_loss
 from neuralpde.flows.mixture_flow import MixtureFlow
 from neuralpde.flows.mixtures import Mixture, checkerboard, eight_gaussians, moons, normal
+from neuralpde.flows.modal_network import ModalNetwork
 from neuralpde.flows.models import Drifts, FromScore, FromVelocity, Heads, Learned, Model, Pair
 from neuralpde.flows.networks import MLP, GraphNetwork
 from neuralpde.flows.paths import BrownianBridge, Coefficients, Isotropic, Path, Sample
 from neuralpde.flows.rates import BridgeRates
 from neuralpde.flows.samplers import ProbabilityFlow, StochasticSampler
 from neuralpde.flows.spectral import TraceEstimate
-from neuralpde.flows.training import train_bridge
+from neuralpde.flows.training import train_bridge, train_on_graph
 from neuralpde.flows.walk import Walk
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "LocalCovariance",
     "Mixture",
     "MixtureFlow",
+    "ModalNetwork",
     "Model",
     "OptimalTransport",
     "Pair",
@@ -99,5 +101,6 @@ __all__ = [
     "square_distances",
     "swiss_roll_points",
     "train_bridge",
+    "train_on_graph",
     "velocity_from_score",
 ]
