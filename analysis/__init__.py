@@ -18,6 +18,7 @@ from analysis.energies import Dirichlet, Norm, Rayleigh
 from analysis.flow_problems import FlowProblem
 from analysis.forms import FormEnergy
 from analysis.gap import cheeger_sweep, fiedler_vector, spectral_gap
+from analysis.held_out import HeldOut, held_out
 from analysis.influences import arrival_times, influence, influence_profile, receptive_field
 from analysis.invariants import Lyapunov, Mass
 from analysis.loops import loop_of_map, loop_of_states
@@ -56,6 +57,7 @@ __all__ = [
     "FieldProblem",
     "FlowProblem",
     "FormEnergy",
+    "HeldOut",
     "Lyapunov",
     "Mass",
     "Measure",
@@ -88,6 +90,7 @@ __all__ = [
     "fiedler_vector",
     "fit_decay",
     "forman",
+    "held_out",
     "influence",
     "influence_profile",
     "joint_spectrum",

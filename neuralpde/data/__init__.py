@@ -2,6 +2,7 @@
 
 from neuralpde.data.benchmarks import Benchmark, load
 from neuralpde.data.embedded import karate, minnesota
+from neuralpde.data.standard import Standard
 from neuralpde.data.traffic import Traffic, load_traffic
 
-__all__ = ["Benchmark", "Traffic", "karate", "load", "load_traffic", "minnesota"]
+__all__ = ["Benchmark", "Standard", "Traffic", "karate", "load", "load_traffic", "minnesota"]

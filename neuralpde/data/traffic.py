@@ -53,6 +53,28 @@ class Traffic:
             )
         return self.speed[:, first:last]
 
+    def leave_out(self, day: int, hour: float, minutes: float = 30) -> tuple[Tensor, Tensor]:
+        """The states of a window, `[states, nodes]`: those of all other days, and of the day.
+
+        Args:
+            day: Its number, from 0.
+            hour: See `window`.
+            minutes: See `window`.
+
+        Raises:
+            ValueError: For a day that is none of them.
+
+        >>> pair = Graph(torch.tensor([[0, 1], [1, 0]]))
+        >>> days = torch.arange(3.0).view(3, 1, 1).expand(3, 24, 2)
+        >>> others, own = Traffic(pair, days, ("Mon", "Tue", "Wed")).leave_out(1, 8, minutes=60)
+        >>> others.tolist(), own.tolist()
+        ([[0.0, 0.0], [2.0, 2.0]], [[1.0, 1.0]])
+        """
+        if not 0 <= day < len(self.days):
+            raise ValueError(f"day={day}; the days are 0 to {len(self.days) - 1}: {self.days}")
+        window = self.window(hour, minutes)
+        return torch.cat([window[:day], window[day + 1 :]]).flatten(0, 1), window[day]
+
 
 def load_traffic(root: str | Path) -> Traffic:
     """Read a week of METR-LA: 207 sensors every 5 minutes from 1 to 7 March 2012.
@@ -75,8 +97,9 @@ def load_traffic(root: str | Path) -> Traffic:
     if not path.is_file():
         raise FileNotFoundError(f"no {FILE} below {root}: give the folder of the data sets")
     with np.load(path, allow_pickle=False) as stored:
-        edges, weight = torch.from_numpy(stored["edge_index"]), torch.from_numpy(
-            stored["edge_weight"]
+        edges, weight = (
+            torch.from_numpy(stored["edge_index"]),
+            torch.from_numpy(stored["edge_weight"]),
         )
         # Latitude first in the file; a map has it upwards.
         pos = torch.from_numpy(stored["pos"]).flip(1)

@@ -18,10 +18,12 @@ from neuralpde.flows.couplings import (
     square_distances,
 )
 from neuralpde.flows.divergences import Divergence, Hutchinson, Trace
+from neuralpde.flows.empirical import Empirical, principal_modes
 from neuralpde.flows.entropic import Entropic
 from neuralpde.flows.estimators import Estimate, Pilot
 from neuralpde.flows.gaussian_flow import GaussianFlow, schroedinger_covariance
 from neuralpde.flows.gaussian_paths import CosinePath, Diffusing, VariancePreserving
+from neuralpde.flows.graph_sampling import carry
 from neuralpde.flows.laplacian_bridge import LaplacianBridge
 from neuralpde.flows.likelihood import log_prob
 from neuralpde.flows.linear import Linear
@@ -51,6 +53,7 @@ __all__ = [
     "Diffusing",
     "Divergence",
     "Drifts",
+    "Empirical",
     "EndWeight",
     "Entropic",
     "EntropicTransport",
@@ -83,6 +86,7 @@ __all__ = [
     "VariancePreserving",
     "Walk",
     "bridge_loss",
+    "carry",
     "checkerboard",
     "checkerboard_points",
     "circle_points",
@@ -94,6 +98,7 @@ __all__ = [
     "moon_points",
     "moons",
     "normal",
+    "principal_modes",
     "schroedinger_covariance",
     "score_from_velocity",
     "score_loss",
