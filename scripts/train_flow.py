@@ -50,7 +50,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--hour", type=float, default=8.0, help="where the window of the target begins")
     add("--source-hour", type=float, help="a bridge from the states of this hour, not from noise")
     add("--days", type=int, nargs="+", help="which days to leave out in turn; default: all")
-    add("--train-steps", type=int, default=300)
+    add("--train-steps", type=int, default=200)
     add("--width", type=int, default=16, help="of the graph network")
     add("--sigma", type=float, default=0.5, help="noise of the bridge")
     add("--steps", type=int, default=10, help="of each sample")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
-from analysis.plots.maps import state
+from analysis.plots.maps import layout, state
 from analysis.plots.style import BLUE, GREY, PAGE, STYLE
 from neuralpde.graph import Graph
 
@@ -83,14 +84,16 @@ def gallery(
 
     with plt.rc_context(STYLE):
         many = max(map(len, rows.values()))
-        size = (PAGE, 0.92 * PAGE * len(rows) / many)
-        figure = figure or plt.figure(figsize=size, layout="constrained")
+        wide, high = np.ptp(layout(graph), axis=0)
+        # The bar takes a tenth of the width, and every row has a name above.
+        each = 0.9 * PAGE / many * min(max(high / max(wide, 1e-9), 0.3), 2.0) + 0.3
+        figure = figure or plt.figure(figsize=(PAGE, each * len(rows)), layout="constrained")
         panels = figure.subplots(len(rows), many, squeeze=False)
         first = next(iter(rows.values()))
-        low, high = limits or (float(first.min()), float(first.max()))
+        span = limits or (float(first.min()), float(first.max()))
         for line, (name, states) in zip(panels, rows.items(), strict=True):
             for ax, x in zip(line, states, strict=False):
-                state(graph, x[:, None], ax, limits=(low, high))
+                state(graph, x[:, None], ax, limits=span)
             for ax in line[len(states) :]:
                 ax.set_axis_off()
             line[0].set_title(name, loc="left")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from neuralpde.fields.field import Field, State
@@ -62,6 +64,12 @@ class ModalNetwork(Field):
         self.inner = GraphNetwork(
             2 * channels + count * (channels + 1), heads, width=width, depth=depth
         )
+
+    def relabelled(self, order: Int64[Tensor, " nodes"]) -> ModalNetwork:
+        """Return the same network on a graph whose node `k` was node `order[k]` before."""
+        fresh = copy(self)
+        fresh._buffers = self._buffers | {"modes": self.modes[order]}
+        return fresh
 
     def inner_state(self, x0: State) -> State:
         """What the inner network reads of the first state."""
