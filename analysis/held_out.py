@@ -89,5 +89,5 @@ def energy_distance(x: Float[Tensor, " samples"], y: Float[Tensor, " others"]) -
     if len(x) == 0 or len(y) == 0:
         raise ValueError(f"samples of {len(x)} and {len(y)} numbers; give at least one each")
     size = lcm(len(x), len(y))
-    alike = (values.repeat_interleave(size // len(values))[:, None] for values in (x, y))
-    return wasserstein(*alike, order=1)
+    first, second = (v.repeat_interleave(size // len(v))[:, None] for v in (x, y))
+    return wasserstein(first, second, order=1)

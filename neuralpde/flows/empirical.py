@@ -55,4 +55,5 @@ def principal_modes(
     if not 0 < count <= most:
         raise ValueError(f"count={count}: {tuple(states.shape)} states have 1 to {most} modes")
     rows = torch.linalg.svd(states - states.mean(0), full_matrices=False).Vh
-    return rows[:count].T.contiguous()
+    modes: Tensor = rows[:count].T.contiguous()
+    return modes
