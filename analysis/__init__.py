@@ -18,6 +18,7 @@ from analysis.energies import Dirichlet, Norm, Rayleigh
 from analysis.flow_problems import FlowProblem
 from analysis.forms import FormEnergy
 from analysis.gap import cheeger_sweep, fiedler_vector, spectral_gap
+from analysis.held_out import held_out
 from analysis.influences import arrival_times, influence, influence_profile, receptive_field
 from analysis.invariants import Lyapunov, Mass
 from analysis.loops import loop_of_map, loop_of_states
@@ -39,7 +40,7 @@ from analysis.step_sizes import StepSize
 from analysis.study import Study
 from analysis.tracing import trace
 from analysis.tracks import Track, track
-from analysis.transfer import scaled, transfer_error
+from analysis.transfer import transfer_error
 from analysis.verdicts import Verdict, verdict
 from analysis.waves import joint_spectrum
 from neuralpde.energies import dirichlet_energy
@@ -86,6 +87,7 @@ __all__ = [
     "fiedler_vector",
     "fit_decay",
     "forman",
+    "held_out",
     "influence",
     "influence_profile",
     "joint_spectrum",
@@ -103,7 +105,6 @@ __all__ = [
     "propagation_curvature",
     "receptive_field",
     "recover_weights",
-    "scaled",
     "sensitivity",
     "sensitivity_bound",
     "space_time_sensitivity",

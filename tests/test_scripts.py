@@ -120,6 +120,17 @@ def assert_study(out: Path) -> None:
         assert_picture(out / f"{name}.png")
 
 
+def assert_flow_run(out: Path) -> None:
+    """Both samplers end near the target: W2 is 2.7 from the source, 0.3 between its samples."""
+    with one(out, "*.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["solver"] for row in rows] == ["heun", "stochastic_heun"]
+    assert all(0 < distance < 1.5 for distance in numbers("w2", rows))
+    assert json.loads(one(out, "*.json").read_text())["pair"] == "8gaussians-moons"
+    assert one(out, "network.pt").stat().st_size > 1000
+    assert_picture(one(out, "points.png"))
+
+
 def assert_page_of_fields(out: Path) -> None:
     """The page is the one in docs/, which was made of the registry as it is."""
     page = one(out, "fields.md").read_text()
@@ -237,6 +248,7 @@ SMALLEST = {
         ),
         assert_trials,
     ),
+    "train_flow.py": Smallest((), assert_flow_run),
     "work_precision.py": Smallest(("--quick",), assert_work_precision_run),
 }
 

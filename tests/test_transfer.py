@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis import scaled, transfer_error
+from analysis import transfer_error
+from analysis.transfer import scaled
 from neuralpde import Graph, catalogue
 from neuralpde.fields import Heat, allen_cahn
 

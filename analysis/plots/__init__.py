@@ -6,6 +6,7 @@ figure is drawn.
 
 from analysis.plots.curves import curve, energy
 from analysis.plots.drift import curvature_flow
+from analysis.plots.gallery import clouds, gallery
 from analysis.plots.histograms import curvatures
 from analysis.plots.influences import influence, jacobian, light_cone
 from analysis.plots.maps import VIEWS, View, film, layout, state
@@ -32,6 +33,7 @@ __all__ = [
     "VIEWS",
     "View",
     "against_evaluations",
+    "clouds",
     "course",
     "curvature_flow",
     "curvatures",
@@ -40,6 +42,7 @@ __all__ = [
     "edges",
     "energy",
     "film",
+    "gallery",
     "grids",
     "influence",
     "jacobian",

@@ -18,23 +18,26 @@ from neuralpde.flows.couplings import (
     square_distances,
 )
 from neuralpde.flows.divergences import Divergence, Hutchinson, Trace
+from neuralpde.flows.empirical import Empirical, principal_modes
 from neuralpde.flows.entropic import Entropic
 from neuralpde.flows.estimators import Estimate, Pilot
 from neuralpde.flows.gaussian_flow import GaussianFlow, schroedinger_covariance
 from neuralpde.flows.gaussian_paths import CosinePath, Diffusing, VariancePreserving
+from neuralpde.flows.graph_sampling import carry
 from neuralpde.flows.laplacian_bridge import LaplacianBridge
 from neuralpde.flows.likelihood import log_prob
 from neuralpde.flows.linear import Linear
 from neuralpde.flows.losses import EndWeight, bridge_loss, draw_times, flow_loss, score_loss
 from neuralpde.flows.mixture_flow import MixtureFlow
 from neuralpde.flows.mixtures import Mixture, checkerboard, eight_gaussians, moons, normal
+from neuralpde.flows.modal_network import ModalNetwork
 from neuralpde.flows.models import Drifts, FromScore, FromVelocity, Heads, Learned, Model, Pair
 from neuralpde.flows.networks import MLP, GraphNetwork
 from neuralpde.flows.paths import BrownianBridge, Coefficients, Isotropic, Path, Sample
 from neuralpde.flows.rates import BridgeRates
 from neuralpde.flows.samplers import ProbabilityFlow, StochasticSampler
 from neuralpde.flows.spectral import TraceEstimate
-from neuralpde.flows.training import train_bridge
+from neuralpde.flows.training import train_bridge, train_on_graph
 from neuralpde.flows.walk import Walk
 
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "Diffusing",
     "Divergence",
     "Drifts",
+    "Empirical",
     "EndWeight",
     "Entropic",
     "EntropicTransport",
@@ -68,6 +72,7 @@ __all__ = [
     "LocalCovariance",
     "Mixture",
     "MixtureFlow",
+    "ModalNetwork",
     "Model",
     "OptimalTransport",
     "Pair",
@@ -81,6 +86,7 @@ __all__ = [
     "VariancePreserving",
     "Walk",
     "bridge_loss",
+    "carry",
     "checkerboard",
     "checkerboard_points",
     "circle_points",
@@ -92,6 +98,7 @@ __all__ = [
     "moon_points",
     "moons",
     "normal",
+    "principal_modes",
     "schroedinger_covariance",
     "score_from_velocity",
     "score_loss",
@@ -99,5 +106,6 @@ __all__ = [
     "square_distances",
     "swiss_roll_points",
     "train_bridge",
+    "train_on_graph",
     "velocity_from_score",
 ]
