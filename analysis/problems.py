@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +21,9 @@ class FieldProblem:
     """A field on a graph, its first states by seed, and a reference solution in float64.
 
     Errors are those of the last state (of a tuple, its first part): `state error` is relative in
-    the Frobenius norm, `energy error` that of the field's own Dirichlet energy. Work is counted in
-    evaluations of the field and in products with its operator.
+    the Frobenius norm, `energy error` that of the field's own Dirichlet energy, left out where
+    it is below its floor. Work is counted in evaluations of the field and in products with its
+    operator.
 
     Args:
         field: the field.
@@ -69,9 +71,10 @@ class FieldProblem:
         )
         state, energy = self._reference(run.seed, x)
         final = _first(found.final).double()
+        off = abs(self._energy(found) - energy) / abs(energy) if energy else math.nan
         return {
             "state error": float((final - state).norm() / state.norm()),
-            "energy error": abs(self._energy(found) - energy) / abs(energy),
+            **({"energy error": off} if math.isfinite(off) else {}),
             "evaluations": float(found.stats.nfe),
             "products": float(found.stats.operator_products),
         }

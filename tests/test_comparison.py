@@ -218,3 +218,10 @@ def test_what_a_schedule_cost_stands_in_its_own_column() -> None:
         ("fitted", 49, 8),
         ("uniform again", 0, 8),
     ]
+
+
+def test_energies_below_their_floor_are_no_errors() -> None:
+    flat = FieldProblem(Heat(), catalogue.grid(4, 4), lambda seed: torch.ones(16, 1).double(), 1.0)
+    found = flat.run(Run("rk4", None, 10, None, 0))
+    assert "energy error" not in found
+    assert found["state error"] < 1e-12
