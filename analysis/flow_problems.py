@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch import Tensor
 from analysis.comparison import Run
 from analysis.distances import median_bandwidths, mmd2, wasserstein
 from neuralpde.flows import Heads, Model, ProbabilityFlow, StochasticSampler
+from neuralpde.flows.training import Law
 from neuralpde.solve import solve
 from solvers import methods
 from solvers.schedules import Cosine
@@ -25,13 +26,6 @@ PILOT, TRAINING, REFERENCE = 10**6, 2 * 10**6, 3 * 10**6
 
 FINE = 100
 """Steps of the reference solution, by "rk4" on the cosine grid."""
-
-
-class Law(Protocol):
-    """What points can be drawn from."""
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw points."""
 
 
 class Counted(Model):

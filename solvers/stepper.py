@@ -200,4 +200,4 @@ class Stepper:
         Returns:
             The state at ``t``, to rounding.
         """
-        raise NotImplementedError(f"{type(self).__name__} cannot be undone")
+        raise TypeError(f"{type(self).__name__} cannot be undone: it is not reversible")

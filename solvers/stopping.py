@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +48,7 @@ class Scene:
     energy: Any = None
 
 
-class Watcher:
+class Watcher(ABC):
     """A condition at work in one solve.
 
     Attributes:
@@ -60,6 +61,7 @@ class Watcher:
     needs_slope: bool = False
     has_root: bool = False
 
+    @abstractmethod
     def ends(self, t: Times, x: State, fx: State | None, moved: Mask) -> Mask:
         """Which graphs are to end where they are.
 
@@ -71,10 +73,9 @@ class Watcher:
             fx: dx/dt there, if it is known.
             moved: the graphs that just got there.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no ends")
 
 
-class Condition:
+class Condition(ABC):
     """Something to stop at; a subclass gives `name` and `begin`, and holds no state of a solve.
 
     Example:
@@ -88,6 +89,7 @@ class Condition:
         """This condition for solves on a graph from a first state: itself, unless that matters."""
         return self
 
+    @abstractmethod
     def begin(self, scene: Scene, before: Watcher | None = None) -> Watcher:
         """Get ready for one solve.
 
@@ -95,7 +97,6 @@ class Condition:
             scene: the solve.
             before: the watcher of the piece before, when a field is solved piece by piece.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no begin")
 
 
 @dataclass(frozen=True)

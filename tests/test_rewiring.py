@@ -86,6 +86,18 @@ def test_the_pair_that_is_added_is_the_most_opposed_one() -> None:
     assert pairs(new) - pairs(graph.to_pyg()) == {tuple(sorted(best))}
 
 
+def old_edges_with_their_attributes(data: Data, new: Data) -> torch.Tensor:
+    """Which edges are no new ones; each has the attributes that it had."""
+    old = new.edge_type == 0
+    attributes = {
+        tuple(e): a
+        for e, a in zip(data.edge_index.T.tolist(), data.edge_attr.tolist(), strict=True)
+    }
+    for e, a in zip(new.edge_index[:, old].T.tolist(), new.edge_attr[old].tolist(), strict=True):
+        assert attributes[tuple(e)] == a
+    return old
+
+
 @pytest.mark.parametrize("transform", [SDRF(5, 2.0, removal_bound=0.5), FoSR(5)])
 def test_attributes_survive_and_the_log_tells_what_happened(transform: SDRF | FoSR) -> None:
     graph = drawn(2)
@@ -102,13 +114,7 @@ def test_attributes_survive_and_the_log_tells_what_happened(transform: SDRF | Fo
     assert torch.equal(data.edge_index, before.edge_index)
     assert new.x is data.x
     assert new.edge_attr.shape == (new.num_edges, 2)
-    old = new.edge_type == 0
-    attributes = {
-        tuple(e): a
-        for e, a in zip(data.edge_index.T.tolist(), data.edge_attr.tolist(), strict=True)
-    }
-    for e, a in zip(new.edge_index[:, old].T.tolist(), new.edge_attr[old].tolist(), strict=True):
-        assert attributes[tuple(e)] == a
+    old = old_edges_with_their_attributes(data, new)
     assert bool((new.edge_weight[~old] == 1).all())
     here, log = pairs(data), new.rewiring
     for what, i, j, _ in log:
@@ -197,13 +203,7 @@ def test_diffusion_keeps_attributes_and_counts_what_it_did() -> None:
     new = Diffused(time=4.0, degree=8)(data)
     assert new.x is data.x
     assert new.edge_attr.shape == (new.num_edges, 2)
-    old = new.edge_type == 0
-    attributes = {
-        tuple(e): a
-        for e, a in zip(data.edge_index.T.tolist(), data.edge_attr.tolist(), strict=True)
-    }
-    for e, a in zip(new.edge_index[:, old].T.tolist(), new.edge_attr[old].tolist(), strict=True):
-        assert attributes[tuple(e)] == a
+    old = old_edges_with_their_attributes(data, new)
     assert not new.edge_attr[~old].any()
     apart = {pair for pair in pairs(new) if pair[0] != pair[1]}
     what, added, removed, _ = new.rewiring[0]

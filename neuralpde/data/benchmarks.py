@@ -200,6 +200,7 @@ def _writable(name: str, raw: Path, split: str | None, cache: str | Path | None)
         try:
             link.symlink_to(raw, target_is_directory=True)
         except (NotImplementedError, PermissionError):
+            # Systems and file systems without links.
             shutil.copytree(raw, link)
     return root
 
