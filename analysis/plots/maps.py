@@ -135,6 +135,7 @@ def layout(graph: Graph) -> np.ndarray:
     return smooth
 
 
+@on_paper
 def film(
     trajectory: Trajectory,
     times: Sequence[float] | None = None,

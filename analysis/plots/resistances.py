@@ -88,6 +88,7 @@ def resistance(
     return ax
 
 
+@on_paper
 def rewired(
     graphs: Mapping[str, Any],
     source: int,

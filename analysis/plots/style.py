@@ -44,7 +44,7 @@ STYLE: dict[Any, Any] = {
 
 
 def on_paper(draw: Callable[Arguments, Drawn]) -> Callable[Arguments, Drawn]:
-    """Let a function that makes axes of its own draw in `STYLE`; axes that come keep theirs.
+    """Let a function that makes its own axes or figure draw in `STYLE`; what comes keeps its own.
 
     >>> import matplotlib.pyplot as plt
     >>> draw = on_paper(lambda ax=None: axes(ax).set_xlabel("t").get_size())
@@ -55,7 +55,8 @@ def on_paper(draw: Callable[Arguments, Drawn]) -> Callable[Arguments, Drawn]:
 
     @wraps(draw)
     def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Drawn:
-        if takes.bind(*args, **kwargs).arguments.get("ax") is not None:
+        given = takes.bind(*args, **kwargs).arguments
+        if given.get("ax") is not None or given.get("figure") is not None:
             return draw(*args, **kwargs)
         import matplotlib as mpl
 
