@@ -2,11 +2,12 @@
 
     python scripts/bridge_grids.py                                         # the flow: minutes
     python scripts/bridge_grids.py --process --rates 1 10 --steps 20 40    # the stochastic equation
+    python scripts/bridge_grids.py --process --rates 100 --steps 200 --fine 1500   # a stiff one
     python scripts/bridge_grids.py --smoke                                 # seconds, for tests
 
 On Minnesota (norm sym) with few steps. The flow is run by Heun's method from exact samples and
 compared with the exact solution, which keeps `V_t^(-1/2) (x - m_t)`; the process by stochastic
-Heun, compared with 300 steps along the same Brownian path. `end` is the error at the last time,
+Heun, compared with many steps along the same Brownian path. `end` is the error at the last time,
 `path` its root mean square over time, from the grid's points. Grids are equal quantiles of |entropy
 rate| to a power, mixed with equal steps; the rate is that of the Laplacian or of the Brownian
 bridge. All grids meet the same ends and samples: own / Brownian is paired, with a 95 % interval
@@ -34,8 +35,6 @@ from solvers.stochastic import StochasticHeun
 SHAPES = {"literal": (1.0, 0.0), "tempered": (0.5, 0.25)}
 """Power of the rate, and share of equal steps."""
 
-FINE = 300
-
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -48,6 +47,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cut", type=float, default=0.01)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--process", action="store_true", help="the SDE instead of the flow")
+    parser.add_argument("--fine", type=int, default=300, help="steps that the SDE is compared with")
     parser.add_argument("--smoke", action="store_true", help="a small grid, one rate")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/bridge_grids"))
     return parser.parse_args(arguments)
@@ -67,16 +67,21 @@ def grid(path: Path, dim: int, n: int, power: float, mix: float) -> Schedule:
 
 
 def errors(
-    path: LaplacianBridge, ends: Tensor, z: Tensor, n: int, schedule: Schedule, process: bool
+    path: LaplacianBridge,
+    ends: Tensor,
+    z: Tensor,
+    n: int,
+    schedule: Schedule,
+    fine: int | None,
 ) -> dict[str, Tensor]:
     """Root mean square errors over nodes, of every sample: at the last time and along the way."""
     (x0, x1), (low, high) = ends, path.ends
     times = low + (high - low) * torch.from_numpy(schedule.grid(n))
     start = path.mean(low, x0, x1) + path.spread(low, z)
-    if process:
+    if fine is not None:
         field, solver = BridgeProcess(path, x1), StochasticHeun(seed=1)
-        fine = {"steps": FINE, "schedule": Cosine(), "solver": StochasticHeun(seed=1)}
-        exact = solve(field, start, times, path.graph, **fine).x
+        how = {"steps": fine, "schedule": Cosine(), "solver": StochasticHeun(seed=1)}
+        exact = solve(field, start, times, path.graph, **how).x
     else:
         field, solver = BridgeFlow(path, x0, x1), "heun"
         exact = torch.stack([path.mean(t, x0, x1) + path.spread(t, z) for t in times])
@@ -117,7 +122,8 @@ def main() -> None:
         for shape, (power, mix) in SHAPES.items():
             grids[f"Brownian {shape}"] = grid(brownian, n, count, power, mix)
             grids[f"own {shape}"] = grid(path, n, count, power, mix)
-        found = {k: errors(path, ends, z, count, s, args.process) for k, s in grids.items()}
+        fine = args.fine if args.process else None
+        found = {k: errors(path, ends, z, count, s, fine) for k, s in grids.items()}
         for where in ("end", "path"):
             row = {"c": c, "steps": count, "error": where}
             row |= {name: float(each[where].mean()) for name, each in found.items()}

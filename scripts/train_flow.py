@@ -54,6 +54,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--train-steps", type=int, default=200)
     add("--width", type=int, default=16, help="of the graph network")
     add("--sigma", type=float, default=0.5, help="noise of the bridge")
+    add(
+        "--blur",
+        type=float,
+        default=0.7,
+        help="of a bridge's first states, in deviations (Silverman's rule)",
+    )
     add("--steps", type=int, default=10, help="of each sample")
     add("--schedule", default="cosine")
     add("--samples", type=int, default=1000)
@@ -138,7 +144,10 @@ def without(
     modes = flows.principal_modes(units.to(known), MODES).float()
     network = flows.ModalNetwork(modes, heads=1 if noise else 2, width=args.width)
     path = flows.Linear() if noise else flows.BrownianBridge(args.sigma)
-    laws = [flows.normal(nodes) if noise else flows.Empirical(units.to(x)) for x in (first, start)]
+    laws = [
+        flows.normal(nodes) if noise else flows.Empirical(units.to(x), args.blur)
+        for x in (first, start)
+    ]
     ends, coupling = (laws[0], flows.Empirical(units.to(seen))), flows.OptimalTransport()
     steps = args.train_steps
     flows.train_on_graph(network, graph, path, *ends, coupling, steps=steps, generator=generator)

@@ -100,6 +100,18 @@ def test_the_empirical_law_draws_every_state_alike() -> None:
         flows.Empirical(torch.ones(0, 3))
 
 
+def test_a_blurred_law_adds_normal_noise_to_its_states() -> None:
+    law = flows.Empirical(torch.tensor([[-3.0], [3.0]]), blur=0.5)
+    drawn = law.sample(4000, torch.Generator().manual_seed(0)).flatten()
+    off = drawn - 3 * drawn.sign()
+    assert abs(float(off.mean())) < 4 * 0.5 / 4000**0.5
+    assert float(off.std()) == pytest.approx(0.5, abs=4 * 0.5 / 8000**0.5)
+    assert abs(float((drawn > 0).double().mean()) - 0.5) < 4 * 0.5 / 4000**0.5
+    for blur in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="standard deviation"):
+            flows.Empirical(torch.ones(1, 3), blur)
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 3, 64])
 def test_states_are_carried_as_by_the_exponential(chunk: int) -> None:
     graph = path_graph(5)
@@ -189,3 +201,26 @@ def test_training_on_a_graph_says_what_it_cannot_do() -> None:
         flows.train_on_graph(net, Graph.union([ring(4)] * 2), *rest)
     with pytest.raises(ValueError, match="steps=0"):
         flows.train_on_graph(net, ring(4), *rest, steps=0)
+
+
+def test_training_on_a_graph_evens_out_the_ends_of_a_bridge() -> None:
+    """Of a network that says zero, between zeros with sigma 1, the losses are those of the noise.
+
+    |u|^2 is s'(t)^2 z^2, and weighted (1 - 2t)^2 z^2, whose mean is 1/3; that of the score is 1.
+    """
+    net, losses = flows.GraphNetwork(1, heads=2, width=4), []
+    for parameter in net.parameters():
+        torch.nn.init.zeros_(parameter)
+    law = flows.Empirical(torch.zeros(1, 6))
+    flows.train_on_graph(
+        net,
+        ring(6),
+        flows.BrownianBridge(1.0, cut=1e-4),
+        *(law, law, flows.Independent()),
+        steps=100,
+        rate=0.0,
+        generator=torch.Generator().manual_seed(0),
+        progress=lambda step, loss: losses.append(loss),
+    )
+    # The standard error over 100 batches is 0.01; unweighted the mean is 3.
+    assert sum(losses) / len(losses) == pytest.approx(4 / 3, abs=0.05)
