@@ -54,12 +54,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--train-steps", type=int, default=200)
     add("--width", type=int, default=16, help="of the graph network")
     add("--sigma", type=float, default=0.5, help="noise of the bridge")
-    add(
-        "--blur",
-        type=float,
-        default=0.7,
-        help="of a bridge's first states, in deviations (Silverman's rule)",
-    )
+    add("--blur", type=float, default=0.7, help="of a bridge's first states (Silverman's rule)")
     add("--steps", type=int, default=10, help="of each sample")
     add("--schedule", default="cosine")
     add("--samples", type=int, default=1000)
