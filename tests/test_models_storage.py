@@ -83,3 +83,12 @@ def test_presets_survive_json_and_name_no_data_twice(name: str, data: str) -> No
     recipe, training = chosen(data, name, 5, 2)
     assert Recipe(**json.loads(json.dumps(recipe.settings()))) == recipe
     assert training.score == ("auc" if data == "Minesweeper" else "accuracy")
+
+
+def test_a_moved_end_is_kept(tmp_path: Path) -> None:
+    recipe = Recipe("graff", 3, 2, 4, end=1.0, solver="euler", steps=4)
+    model = recipe.build()
+    model.end = 2.5
+    save(tmp_path / "model.safetensors", model, recipe)
+    again = load(tmp_path / "model.safetensors")
+    assert (float(again.end), again.steps) == (2.5, 10)

@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from torch import Tensor, nn
 
 from neuralpde import Graph, catalogue, data
-from neuralpde.fields import Heat
+from neuralpde.fields import Heat, Reaction
 from neuralpde.models import (
     EnergyPenalty,
     NodeModel,
@@ -216,3 +216,65 @@ def test_baselines_are_the_published_layers(kind: str) -> None:
 
     expected = layer(model.layers[1], torch.relu(layer(model.layers[0], x)))
     torch.testing.assert_close(model(x, graph), expected)
+
+
+class Threshold(nn.Module):
+    """Two scores of a node, the second larger where its number is above a half."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([0.0 * x + 0.5, x + 0.0 * self.place], 1)
+
+
+def cooling() -> tuple[NodeModel, Tensor, Tensor, Graph, Split]:
+    """Numbers that grow like e^t, each of which is right from a known time on."""
+    y = torch.ones(12, dtype=torch.int64)
+    parts = torch.zeros(3, 12, dtype=torch.bool)
+    for part in range(3):
+        parts[part, 4 * part : 4 * part + 4] = True
+    x = 0.5 * torch.exp(-torch.tensor([0.1, 0.1, 0.1, 0.1, 0.5, 1.5, 2.5, 3.5] + [1.0] * 4))
+    model = NodeModel(nn.Identity(), Reaction([0.0, 1.0]), Threshold(), channels=1, end=1.0)
+    return model, x[:, None], y, Graph(torch.zeros(2, 0, dtype=torch.int64), 12), Split(*parts)
+
+
+@pytest.mark.parametrize(("ends", "best", "share"), [
+    ((0.3, 2.0), 2.0, 0.5), ((2.0, 3.0), 3.0, 0.75), ((0.2,), 1.0, 0.25)])  # fmt: skip
+def test_validation_chooses_the_end_of_the_flow(
+    ends: tuple[float, ...], best: float, share: float
+) -> None:
+    model, *rest = cooling()
+    found = train(model, *rest, Training(epochs=2, ends=ends))
+    assert float(model.end) == best
+    assert found.val == share
+    assert found.history[0]["end"] == best
+
+
+def test_readings_are_the_outputs_of_models_that_end_there() -> None:
+    x, _, graph, _ = club()
+    torch.manual_seed(0)
+    for name, how in (("grand", {}), ("graphcon", {"solver": "graphcon", "steps": 4})):
+        model = Recipe(name, 34, 2, 8, end=2.0, dropout=0.0, input_dropout=0.0, **how).build()
+        for end, out in zip((1.0, 3.0), model.readings(x, graph, (1.0, 3.0)), strict=True):
+            model.end = end
+            torch.testing.assert_close(out, model(x, graph).detach(), rtol=2e-3, atol=2e-3)
+            model.end = 2.0
+        assert model.steps == how.get("steps")
+
+
+def test_ends_are_chosen_only_where_there_is_a_choice() -> None:
+    x, y, graph, split = club()
+    wishes = Training(epochs=1, ends=(1.0, 2.0))
+    learned = Recipe("grand", 34, 2, 8, learned_end=True).build()
+    for model in (learned, Recipe("grand", 34, 2, 8, layers=2).build()):
+        with pytest.raises(ValueError, match="a learned end or several fields"):
+            train(model, x, y, graph, split, wishes)
+    with pytest.raises(ValueError, match="has none"):
+        train(Recipe("mlp", 34, 2, 8).build(), x, y, graph, split, wishes)
+    with pytest.raises(ValueError, match="it is exp"):
+        learned.end = 2.0
+    for ends in ((0.0, 1.0), (2.0, 1.0), (-1.0,)):
+        with pytest.raises(ValueError, match="rising times after 0"):
+            Training(ends=ends)

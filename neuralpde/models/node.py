@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -85,16 +86,14 @@ class NodeModel(nn.Module):
         max_steps: int = 10_000,
     ) -> None:
         super().__init__()
-        if not 0.0 < end < math.inf:
-            raise ValueError(f"end is {end}; give a positive, finite time")
         if velocity not in ("zero", "position"):
             raise ValueError(f"velocity is {velocity!r}; give 'zero' or 'position'")
         _refuse_randomness(field)
         self.encoder, self.field, self.decoder = encoder, field, decoder
         self.width, self.velocity = width(field, channels), velocity
-        start = torch.tensor(math.log(end), dtype=torch.float64)
+        self._end = _positive(end)
+        start = torch.tensor(math.log(self._end), dtype=torch.float64)
         self.log_end = nn.Parameter(start) if learned_end else None
-        self._end = float(end)
         self.solver, self.steps, self.schedule = solver, steps, schedule
         self.rtol, self.atol, self.error_scale = rtol, atol, error_scale
         self.grad, self.max_steps = grad, max_steps
@@ -105,6 +104,19 @@ class NodeModel(nn.Module):
         if self.log_end is None:
             return torch.tensor(self._end, dtype=torch.float64)
         return self.log_end.double().exp()
+
+    @end.setter
+    def end(self, end: float) -> None:
+        """Move the end; the size of fixed steps is kept.
+
+        Raises:
+            ValueError: For an end that is learned, or not positive.
+        """
+        if self.log_end is not None:
+            raise ValueError("this end is learned: it is exp(log_end), a parameter")
+        before, self._end = self._end, _positive(end)
+        if self.steps is not None:
+            self.steps = max(1, round(self.steps * self._end / before))
 
     def first(self, x: Float[Tensor, "nodes inputs"]) -> State:
         """The first state that the encoder makes of features.
@@ -186,6 +198,27 @@ class NodeModel(nn.Module):
             for module, mode in modes.items():
                 module.training = mode
 
+    def readings(
+        self, x: Float[Tensor, "nodes inputs"], graph: Any, times: Sequence[float]
+    ) -> list[Float[Tensor, "nodes outputs"]]:
+        """The outputs at several times of one solve in eval mode, without gradients.
+
+        Args:
+            x: Features.
+            graph: The graph.
+            times: Rising, the first of them after 0.
+
+        >>> from neuralpde.fields import Heat
+        >>> model = NodeModel(nn.Identity(), Heat(), nn.Identity(), channels=1)
+        >>> pair = torch.tensor([[0, 1], [1, 0]])
+        >>> [out[0].item() for out in model.readings(torch.tensor([[0.0], [2.0]]), pair, [50, 60])]
+        [1.0, 1.0]
+        """
+        found = self.trajectory(x, graph, [0.0, *times]).x
+        states: list[State] = list(zip(*found, strict=True) if isinstance(found, tuple) else found)
+        with torch.no_grad():
+            return [self.read(state) for state in states[1:]]
+
     def _solved(
         self,
         x: Tensor,
@@ -218,6 +251,12 @@ class NodeModel(nn.Module):
             generator=generator,
             max_steps=self.max_steps,
         )
+
+
+def _positive(end: float) -> float:
+    if not 0.0 < end < math.inf:
+        raise ValueError(f"end is {end}; give a positive, finite time")
+    return float(end)
 
 
 def _refuse_randomness(field: Field) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from neuralpde.models.node import NodeModel
 from neuralpde.models.recipe import Recipe
 
 FORM = "neuralpde.models/1"
@@ -20,7 +22,8 @@ def save(path: str | Path, model: nn.Module, recipe: Recipe | None = None) -> No
     Args:
         path: Of the file, by custom `.safetensors`.
         model: Any module.
-        recipe: What it was built from; without one, `load` needs the module.
+        recipe: What it was built from; without one, `load` needs the module. An end that moved
+            since then, and its steps, are written in place of the recipe's.
 
     >>> import tempfile
     >>> recipe = Recipe("heat", inputs=3, outputs=2, channels=8)
@@ -31,6 +34,8 @@ def save(path: str | Path, model: nn.Module, recipe: Recipe | None = None) -> No
     """
     from safetensors.torch import save_model
 
+    if recipe is not None and isinstance(model, NodeModel) and model.log_end is None:
+        recipe = replace(recipe, end=float(model.end), steps=model.steps)
     kinds = sorted({str(one.dtype).removeprefix("torch.") for one in model.parameters()})
     header = {
         "form": FORM,

@@ -6,6 +6,7 @@ import time as clock
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -106,9 +107,12 @@ class Training:
             mean square, with its sign turned).
         penalty: A price on the energy of the last state; of fields only.
         watch: Every how many epochs the Rayleigh quotient of the last state is noted; 0 for never.
+        ends: Rising times at which validation reads the state as well, of fields whose end is not
+            learned. Epoch and end with the best score are kept together, as GRAND's code does;
+            the loss is that of the model's own end.
 
     Raises:
-        ValueError: For unknown names.
+        ValueError: For unknown names, and ends that do not rise from above 0.
 
     >>> Training(epochs=10).score
     'accuracy'
@@ -122,8 +126,11 @@ class Training:
     score: str = "accuracy"
     penalty: EnergyPenalty | None = None
     watch: int = 0
+    ends: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if any(b <= a for a, b in pairwise((0.0, *self.ends))):
+            raise ValueError(f"ends are {list(self.ends)}; give rising times after 0")
         if self.optimiser not in OPTIMISERS:
             raise unknown_name("optimiser", self.optimiser, OPTIMISERS)
         if self.score not in (*SCORES, "error"):
@@ -141,7 +148,8 @@ class Trained:
         val: On validation.
         test: On the test nodes, looked at once.
         seconds: Of training.
-        history: Rows of `epoch`, `loss`, `val` and, where it was watched, `rayleigh`.
+        history: Rows of `epoch`, `loss`, `val` and, where they were watched, `rayleigh` or `end`,
+            the best of the ends.
 
     >>> Trained(3, 5, 1.0, 0.9, 0.8, 0.1).epoch
     3
@@ -181,7 +189,8 @@ def train(
         report: Called with epoch, loss and validation score.
 
     Raises:
-        ValueError: For a penalty with a model that has no state, a score that does not fit `y`.
+        ValueError: For a penalty with a model that has no state, a score that does not fit `y`,
+            ends of a model that has none to choose.
 
     >>> from neuralpde import data
     >>> from neuralpde.models import Recipe
@@ -202,12 +211,14 @@ def train(
     flow = model if isinstance(model, NodeModel) else None
     if flow is None and (training.penalty is not None or training.watch):
         raise ValueError(f"{type(model).__name__} has no state whose energy could be taken")
+    ends = _ends(training, model)
     owner = Graph.of(graph).like(x)
     judge = _Judge(y, training.score)
     optimiser = OPTIMISERS[training.optimiser](
         model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
     best, kept = (-float("inf"), -float("inf")), deepcopy(model.state_dict())
+    best_end = None
     history: list[dict[str, float]] = []
     started, epoch, chosen = clock.perf_counter(), 0, 0
     for epoch in range(1, training.epochs + 1):
@@ -222,9 +233,12 @@ def train(
         optimiser.step()
         model.eval()
         with torch.no_grad():
-            out = model(x, owner)
-            mark = judge.score(out, split.val), -float(judge.loss(out, split.val))
+            outs = flow.readings(x, owner, ends) if flow and ends else [model(x, owner)]
+        marks = [(judge.score(o, split.val), -float(judge.loss(o, split.val))) for o in outs]
+        mark = max(marks)
         row = {"epoch": float(epoch), "loss": float(loss.detach()), "val": mark[0]}
+        if ends:
+            row["end"] = ends[marks.index(mark)]
         if flow is not None and training.watch and epoch % training.watch == 0:
             row["rayleigh"] = float(flow.trajectory(x, owner)["rayleigh"].y[-1])
         history.append(row)
@@ -232,15 +246,30 @@ def train(
             report(epoch, row["loss"], mark[0])
         if mark > best:
             best, chosen, kept = mark, epoch, deepcopy(model.state_dict())
+            best_end = row.get("end")
         elif epoch - chosen >= training.patience:
             break
     seconds = clock.perf_counter() - started
     model.load_state_dict(kept)
+    if flow is not None and best_end is not None:
+        flow.end = best_end
     model.eval()
     with torch.no_grad():
         out = model(x, owner)
     known, seen, kept_back = (judge.score(out, m) for m in (split.train, split.val, split.test))
     return Trained(chosen, epoch, known, seen, kept_back, seconds, history)
+
+
+def _ends(training: Training, model: nn.Module) -> tuple[float, ...]:
+    """All times at which validation reads, the model's own among them; none for its own alone."""
+    if not training.ends:
+        return ()
+    if not isinstance(model, NodeModel) or model.log_end is not None or model.field.pieces:
+        raise ValueError(
+            "ends choose among times of one field, and this model has "
+            + ("none" if not isinstance(model, NodeModel) else "a learned end or several fields")
+        )
+    return tuple(sorted({*training.ends, float(model.end)}))
 
 
 @dataclass(frozen=True)
