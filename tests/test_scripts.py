@@ -183,6 +183,19 @@ def assert_trials(out: Path) -> None:
         assert_picture(out / f"Karate-grand-{seed}-energy.png")
 
 
+def assert_depths(out: Path) -> None:
+    """Eight readings of each model, beginning where the decoder knows nothing; two figures."""
+    with one(out, "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model"] for row in rows] == ["grand"] * 8 + ["g2"] * 8
+    assert numbers("depth", rows[:8]) == [0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 48.0, 64.0]
+    roughness = numbers("rayleigh", rows[:8])
+    assert roughness == sorted(roughness, reverse=True), "diffusion smooths"
+    assert all(0.0 <= value <= 1.0 for value in numbers("accuracy", rows))
+    for width in ("column", "page"):
+        assert_picture(out / f"horizon-{width}.png")
+
+
 def assert_recovery(out: Path) -> None:
     """Weights nearer to the truth than the start was, explained to the noise; a map."""
     result = json.loads(one(out, "recovery.json").read_text())["result"]
@@ -241,6 +254,7 @@ SMALLEST = {
         ),
         assert_tracks,
     ),
+    "study_depth.py": Smallest(("--models", "grand,g2", "--epochs", "20"), assert_depths),
     "train_nodes.py": Smallest(
         (
             *("--model", "grand,gcn", "--seeds", "2", "--set", "epochs=40"),

@@ -5,6 +5,7 @@ figure is drawn.
 """
 
 from analysis.plots.curves import curve, energy
+from analysis.plots.depths import depths
 from analysis.plots.drift import curvature_flow
 from analysis.plots.gallery import clouds, gallery
 from analysis.plots.histograms import curvatures
@@ -38,6 +39,7 @@ __all__ = [
     "curvature_flow",
     "curvatures",
     "curve",
+    "depths",
     "dispersion",
     "edges",
     "energy",
