@@ -125,7 +125,7 @@ def _graff(data: str, recipe: Recipe) -> tuple[Recipe, Training]:
 
 
 def _sheaf(data: str, recipe: Recipe) -> tuple[Recipe, Training]:
-    """NSD's run_*.sh; a linear layer with dropout before the flow stands for dropout in it."""
+    """NSD's run_*.sh, with dropout around the flow; theirs stands inside of it too."""
     if data not in SHEAVES:
         return replace(_plain(data, recipe)[0], channels=16), Training(0.02, 5e-3)
     options = {**SheafDiffusion.preset(data), "variant": "frozen"}
@@ -139,7 +139,8 @@ def _sheaf(data: str, recipe: Recipe) -> tuple[Recipe, Training]:
         steps=layers,
         solver="euler",
         act="elu",
-        encoder_layers=2,
+        encoder_layers=2 if data == "Chameleon" else 1,
+        encoder_act=data != "Chameleon",
         input_dropout=input_dropout,
         dropout=dropout,
     )

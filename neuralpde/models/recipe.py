@@ -33,9 +33,7 @@ from neuralpde.models.states import readout, width
 from solvers.failure import unknown_name
 
 
-def _gated(
-    channels: int, p: float = 2.5, aggregate: str = "mean", own_gate: bool = False
-) -> Field:
+def _gated(channels: int, p: float = 2.5, aggregate: str = "mean", own_gate: bool = False) -> Field:
     """G2-GraphSAGE with the aggregate, exponent and gate of the published code."""
     # torch_geometric takes seconds to import.
     sage: Any = import_module("torch_geometric.nn").SAGEConv
