@@ -52,8 +52,22 @@ class Ledger:
 
     def holds(self, row: Mapping[str, Any]) -> bool:
         """Whether that trial was run."""
+        return bool(self._found(row))
+
+    def row(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """What stands there of a trial, all of it.
+
+        Raises:
+            ValueError: For a trial that was not run.
+        """
+        found = self._found(row)
+        if not found:
+            raise ValueError(f"{self.path} holds no trial {[str(row[name]) for name in KEY]}")
+        return found[0]
+
+    def _found(self, row: Mapping[str, Any]) -> list[dict[str, str]]:
         wanted = tuple(str(row[name]) for name in KEY)
-        return any(tuple(one[name] for name in KEY) == wanted for one in self.rows)
+        return [one for one in self.rows if tuple(one[name] for name in KEY) == wanted]
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row; the file is whole again after each."""
