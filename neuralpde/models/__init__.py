@@ -6,7 +6,7 @@ from neuralpde.models.penalty import EnergyPenalty
 from neuralpde.models.presets import PUBLISHED, chosen
 from neuralpde.models.recipe import Recipe
 from neuralpde.models.scores import accuracy, roc_auc
-from neuralpde.models.search import best, changed, drawn
+from neuralpde.models.search import best, drawn
 from neuralpde.models.storage import load, save
 from neuralpde.models.training import Split, Trained, Training, train
 
@@ -21,7 +21,6 @@ __all__ = [
     "Training",
     "accuracy",
     "best",
-    "changed",
     "chosen",
     "drawn",
     "load",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from neuralpde.models.baselines import KINDS
 from neuralpde.models.recipe import Recipe
 from neuralpde.models.training import Training
+from solvers.failure import unknown_name
 
 RATES = (0.002, 0.03)
 """Ends of the learning rate, drawn evenly in its logarithm."""
@@ -109,6 +112,52 @@ def changed(
         replace(recipe, **{k: v for k, v in changes.items() if k in mine}),
         replace(training, **{k: v for k, v in changes.items() if k in other}),
     )
+
+
+def parsed(text: str) -> tuple[str, Any]:
+    """The name and the value of `NAME=VALUE`, a value in json or else the text itself.
+
+    >>> parsed("dropout=0.5"), parsed("solver=euler")
+    (('dropout', 0.5), ('solver', 'euler'))
+    """
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def keep(path: Path, recipe: Recipe, training: Training, **notes: float | str) -> str:
+    """Put settings under the name of the model into a json file, beside those of other models.
+
+    Args:
+        path: Of the file; made if it is not there.
+        recipe: Of the model.
+        training: Its settings.
+        notes: What else is noted of them.
+
+    Returns:
+        The entry, as json.
+    """
+    entries = json.loads(path.read_text()) if path.exists() else {}
+    entry = {"recipe": recipe.settings(), "training": asdict(training)} | notes
+    entries[recipe.model] = entry
+    path.write_text(json.dumps(entries, indent=1) + "\n")
+    return json.dumps(entry)
+
+
+def kept(path: Path, model: str, inputs: int, outputs: int) -> tuple[Recipe, Training]:
+    """The settings of a model that `keep` wrote, for data of other channels and classes perhaps.
+
+    Raises:
+        ValueError: For a model that is not in the file.
+    """
+    entries = json.loads(path.read_text())
+    if model not in entries:
+        raise unknown_name("tuned model", model, entries)
+    sizes = {"inputs": inputs, "outputs": outputs}
+    entry = entries[model]
+    return Recipe(**entry["recipe"] | sizes), Training(**entry["training"])
 
 
 def best(scores: Mapping[int, Sequence[float]]) -> int:
