@@ -91,7 +91,7 @@ class Study:
                     del result["test"]
                     key["trial"] = trial
                 end = float(model.end.detach()) if isinstance(model, NodeModel) else ""
-                row = key | result | {"score": training.score, "end": end} | (self.origin or {})
+                row = key | result | {"score": training.score, "end": end} | dict(self.origin or {})
                 self.ledger.add(row)
                 if self.ended is not None:
                     self.ended(row, model, recipe)
