@@ -32,7 +32,7 @@ import torch
 from tqdm.auto import tqdm
 
 from analysis.plots import PAGE, STYLE, energy
-from analysis.studies import Study
+from analysis.trainings import Trainings
 from analysis.trials import Ledger, by_validation, revision, summary
 from neuralpde import data
 from neuralpde.data import Benchmark
@@ -99,7 +99,7 @@ def draw(model: NodeModel, found: Benchmark, path: Path, title: str) -> None:
     plt.close(figure)
 
 
-def study(args: argparse.Namespace, found: Benchmark, name: str) -> Study:
+def trainings(args: argparse.Namespace, found: Benchmark, name: str) -> Trainings:
     """The runs that are asked for, with a bar, and what is kept of each beside its row."""
 
     def fit(model: torch.nn.Module, parts: Split, recipe: Recipe, training: Training) -> Trained:
@@ -125,12 +125,12 @@ def study(args: argparse.Namespace, found: Benchmark, name: str) -> Study:
     seeds = range(args.first, args.first + args.seeds)
     origin = {"command": shlex.join(sys.argv), "commit": revision(Path(__file__).parent)}
     ledger = Ledger(args.out / name)
-    return Study(found, ledger, seeds, (args.data, args.split), origin, fit, ended)
+    return Trainings(found, ledger, seeds, (args.data, args.split), origin, fit, ended)
 
 
 def tune(args: argparse.Namespace, found: Benchmark) -> None:
     """Try settings of each model, and keep those that are best on validation."""
-    trials, path = study(args, found, "trials.csv"), args.out / "tuned.json"
+    trials, path = trainings(args, found, "trials.csv"), args.out / "tuned.json"
     for name in args.model.split(","):
         number, *made = trials.tuned(*settled(args, name, found), args.tune)
         print(name, keep(path, *made, trial=number, trials=args.tune))
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> None:
         tune(args, found)
         return
     if found is not None:
-        done = study(args, found, "runs.csv")
+        done = trainings(args, found, "runs.csv")
         for name in args.model.split(","):
             done.runs(*settled(args, name, found))
     rows = Ledger(args.out / "runs.csv").rows

@@ -49,6 +49,7 @@ def test_changed_and_other_features_are_seen() -> None:
     first = one(x)
     other = words()
     torch.testing.assert_close(one(other), one.linear(other))
+    assert torch.equal(one(x), first)
     x[0] = 0.0
     x[0, 9] = 3.0
     assert not torch.equal(one(x)[0], first[0])

@@ -1,4 +1,4 @@
-"""Studies: what is trained, what is written down, what decides."""
+"""Trainings: what is trained, what is written down, what decides."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.studies import Study, split_of
+from analysis.trainings import Trainings, split_of
 from analysis.trials import Ledger
 from neuralpde import Graph
 from neuralpde.data import Benchmark
@@ -40,8 +40,8 @@ class Judge:
         return Trained(1, 1, 1.0, val, 1.0 - val, 0.0)
 
 
-def study(folder: Path, judge: Judge, name: str = "runs.csv", seeds: int = 2) -> Study:
-    return Study(several(), Ledger(folder / name), range(seeds), ("ring", None), {}, judge)
+def trainings(folder: Path, judge: Judge, name: str = "runs.csv", seeds: int = 2) -> Trainings:
+    return Trainings(several(), Ledger(folder / name), range(seeds), ("ring", None), {}, judge)
 
 
 def test_seeds_go_round_the_splits_of_the_data() -> None:
@@ -56,19 +56,19 @@ def test_seeds_go_round_the_splits_of_the_data() -> None:
 
 def test_no_run_is_done_twice_and_all_are_given_back(tmp_path: Path) -> None:
     judge, ended = Judge({}), []
-    one = study(tmp_path, judge)
+    one = trainings(tmp_path, judge)
     one.ended = lambda row, model, recipe: ended.append(row["seed"])
     assert [row["seed"] for row in one.runs(GCN, Training())] == ["0", "1"]
-    again = study(tmp_path, judge, seeds=3).runs(GCN, Training())
+    again = trainings(tmp_path, judge, seeds=3).runs(GCN, Training())
     assert [row["seed"] for row in again] == ["0", "1", "2"]
     assert (judge.calls, ended) == (3, [0, 1])
-    study(tmp_path, judge).runs(GCN, Training(epochs=2))
+    trainings(tmp_path, judge).runs(GCN, Training(epochs=2))
     assert judge.calls == 5
 
 
 def test_runs_start_from_their_seed(tmp_path: Path) -> None:
     weights = []
-    one = study(tmp_path, Judge({}))
+    one = trainings(tmp_path, Judge({}))
     one.ended = lambda row, model, recipe: weights.append(next(model.parameters()).detach().clone())
     one.runs(MLP, Training())
     torch.manual_seed(1)
@@ -80,7 +80,7 @@ def test_validation_alone_tunes_and_no_test_score_is_written(tmp_path: Path) -> 
     second, third = (drawn(GCN, Training(), k)[0].dropout for k in (1, 2))
     # The best on validation is the worst on the test nodes here.
     judge = Judge({GCN.dropout: (0.7, 0.6), second: (0.9, 0.6), third: (0.2, 1.0)})
-    one = study(tmp_path, judge, "trials.csv")
+    one = trainings(tmp_path, judge, "trials.csv")
     number, recipe, training = one.tuned(GCN, Training(), 3)
     assert number == 1
     assert (recipe, training) == drawn(GCN, Training(), 1)
@@ -92,7 +92,7 @@ def test_validation_alone_tunes_and_no_test_score_is_written(tmp_path: Path) -> 
 
 
 def test_by_default_models_are_trained(tmp_path: Path) -> None:
-    one = Study(several(), Ledger(tmp_path / "runs.csv"), range(1), ("ring", "mine"))
+    one = Trainings(several(), Ledger(tmp_path / "runs.csv"), range(1), ("ring", "mine"))
     (row,) = one.runs(GCN, Training(epochs=3))
     assert (row["epochs"], row["split"], row["data"], row["score"]) == (
         "3",

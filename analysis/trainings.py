@@ -35,7 +35,7 @@ def split_of(found: Benchmark, seed: int) -> tuple[str, Split]:
 
 
 @dataclass
-class Study:
+class Trainings:
     """Trainings on one set of data, each a row of a ledger when it ends, and none done twice.
 
     Args:
@@ -52,8 +52,8 @@ class Study:
     >>> from neuralpde import data
     >>> club = data.load("karate")
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     study = Study(club, Ledger(Path(folder) / "runs.csv"), range(2))
-    ...     len(study.runs(Recipe("mlp", 34, 2, 8), Training(epochs=2)))
+    ...     several = Trainings(club, Ledger(Path(folder) / "runs.csv"), range(2))
+    ...     len(several.runs(Recipe("mlp", 34, 2, 8), Training(epochs=2)))
     2
     """
 
