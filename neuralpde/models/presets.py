@@ -103,7 +103,7 @@ def _grand(data: str, recipe: Recipe) -> tuple[Recipe, Training]:
 
 
 def _graff(data: str, recipe: Recipe) -> tuple[Recipe, Training]:
-    name = {"PubMed": "Pubmed"}.get(data, data)
+    name = {"PubMed": "Pubmed", "chameleon_filtered": "Chameleon"}.get(data, data)
     if name not in GRAFF_SETS:
         return _plain(data, recipe)
     found = GRAFF.preset(name)
@@ -126,6 +126,7 @@ def _graff(data: str, recipe: Recipe) -> tuple[Recipe, Training]:
 
 def _sheaf(data: str, recipe: Recipe) -> tuple[Recipe, Training]:
     """NSD's run_*.sh, with dropout around the flow; theirs stands inside of it too."""
+    data = "Chameleon" if data == "chameleon_filtered" else data
     if data not in SHEAVES:
         return replace(_plain(data, recipe)[0], channels=16), Training(0.02, 5e-3)
     options = {**SheafDiffusion.preset(data), "variant": "frozen"}
