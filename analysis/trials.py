@@ -52,8 +52,22 @@ class Ledger:
 
     def holds(self, row: Mapping[str, Any]) -> bool:
         """Whether that trial was run."""
+        return bool(self._found(row))
+
+    def row(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """What stands there of a trial, all of it.
+
+        Raises:
+            ValueError: For a trial that was not run.
+        """
+        found = self._found(row)
+        if not found:
+            raise ValueError(f"{self.path} holds no trial {[str(row[name]) for name in KEY]}")
+        return found[0]
+
+    def _found(self, row: Mapping[str, Any]) -> list[dict[str, str]]:
         wanted = tuple(str(row[name]) for name in KEY)
-        return any(tuple(one[name] for name in KEY) == wanted for one in self.rows)
+        return [one for one in self.rows if tuple(one[name] for name in KEY) == wanted]
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row; the file is whole again after each."""
@@ -121,6 +135,59 @@ def summary(
         line["s/epoch"] = seconds / max(epochs, 1.0)
         line["s/trial"] = seconds / len(members)
         table.add(line)
+    return table
+
+
+def by_validation(rows: Iterable[Mapping[str, str]], models: Iterable[str]) -> Table:
+    """What the best of several models on validation reaches on the test nodes.
+
+    Two choices for each set and kind of split. "whole set": one model and its settings for all
+    seeds, by the mean of their validation scores. "each split": for every seed the one with the
+    best validation score there; of equals the one that is better on the whole set. Both see
+    validation alone, and the first is the plainer claim.
+
+    Args:
+        rows: Of a ledger, with `val` and `test` in [0, 1].
+        models: Names of those to choose among.
+
+    Raises:
+        ValueError: For a model without runs, and runs on other seeds than those of the rest.
+
+    >>> scores = {"a": ("0.9", "0.5"), "b": ("0.8", "0.7")}
+    >>> rows = [dict.fromkeys(KEY, "") | {"model": name, "val": val, "test": test}
+    ...         for name, (val, test) in scores.items()]
+    >>> by_validation(rows, ["a", "b"]).rows[0]["test"]
+    '50.00'
+    """
+    names = tuple(models)
+    sets: dict[tuple[str, str], dict[tuple[str, str], dict[str, tuple[float, float]]]] = {}
+    for row in rows:
+        if row["model"] in names:
+            runs = sets.setdefault((row["data"], row["split"]), {})
+            scores = 100 * float(row["val"]), 100 * float(row["test"])
+            runs.setdefault((row["model"], row["settings"]), {})[row["seed"]] = scores
+    table = Table()
+    for (data, split), runs in sets.items():
+        missing = set(names) - {model for model, _ in runs}
+        seeds = list(next(iter(runs.values())))
+        uneven = {model for (model, _), found in runs.items() if set(found) != set(seeds)}
+        if missing or uneven:
+            raise ValueError(
+                f"models on {data} are compared on the same seeds: "
+                + ", ".join(sorted(missing | uneven))
+                + " has none or others; run what is missing"
+            )
+        means = {one: statistics.fmean(val for val, _ in runs[one].values()) for one in runs}
+        whole = max(runs, key=lambda one: means[one])
+        each = [max(runs, key=lambda one: (runs[one][s][0], means[one])) for s in seeds]
+        for choice, picked in (("whole set", [whole] * len(seeds)), ("each split", each)):
+            counts = {name: sum(one[0] == name for one in picked) for name in names}
+            line = {"data": data, "split": split, "chosen for": choice, "trials": len(seeds)}
+            line["models"] = " ".join(f"{k}:{n}" for k, n in counts.items() if n)
+            pairs = [runs[one][seed] for one, seed in zip(picked, seeds, strict=True)]
+            for place, name in enumerate(("val", "test")):
+                line[name] = _both(*_moments([pair[place] for pair in pairs]))
+            table.add(line)
     return table
 
 

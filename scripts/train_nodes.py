@@ -6,21 +6,24 @@ Without arguments: GRAND on the karate club, in seconds, from the package alone.
     python scripts/train_nodes.py --data Cora --root data --model grand,gcn --seeds 10
     python scripts/train_nodes.py --data Texas --root data --model graff,g2,mlp --seeds 10
     python scripts/train_nodes.py --data Cora --root data --set dropout=0.2 --set end=8.0
+    python scripts/train_nodes.py --data Texas --root data --model g2,mlp --seeds 3 --tune 8
+    python scripts/train_nodes.py --data Texas --root data --model g2,mlp --seeds 10 --tuned FILE
     python scripts/train_nodes.py --table
 
 Every run is a row of runs.csv in the folder; runs that stand there with the same settings are not
 run again, so that a call that was broken off goes on when it is repeated. Seed k takes the k-th
 fixed split where there are several, counted around, else draws the split (karate, Photo); "public"
-is one split for all seeds. Early stopping and the choice of the epoch see validation alone.
+is one split for all seeds. Early stopping and the choice of the epoch see validation alone. --tune
+tries the presets and random settings (`neuralpde.models.search`): trials.csv holds them, without
+test scores, and tuned.json what validation chooses, which --tuned reads, for other sets too.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
-from dataclasses import asdict, fields, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +32,14 @@ import torch
 from tqdm.auto import tqdm
 
 from analysis.plots import PAGE, STYLE, energy
-from analysis.trials import Ledger, revision, summary
+from analysis.trainings import Trainings
+from analysis.trials import Ledger, by_validation, revision, summary
 from neuralpde import data
 from neuralpde.data import Benchmark
 from neuralpde.models import PUBLISHED, NodeModel, Recipe, Split, Trained, Training, chosen, train
 from neuralpde.models import save as save_model
 from neuralpde.models.recipe import MODELS
+from neuralpde.models.search import changed, keep, kept, parsed
 
 SETS = (
     *("Cora", "PubMed", "Texas", "Wisconsin", "Cornell", "Chameleon", "chameleon_filtered"),
@@ -58,9 +63,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--first", type=int, default=0, help="the first seed")
     add("--set", action="append", default=[], metavar="NAME=VALUE",
         help="a setting of the recipe or the training, as json; may be repeated")  # fmt: skip
+    add("--tune", type=int, default=0, metavar="N", help="try N settings of each model, no more")
+    add("--tuned", type=Path, metavar="FILE", help="take the settings that --tune wrote")
     add("--save", action="store_true", help="keep the trained models as .safetensors")
     add("--energy", action="store_true", help="draw the energy along time for the last seed")
     add("--table", action="store_true", help="train nothing: show what runs.csv amounts to")
+    add("--best", metavar="MODELS", help="show what validation chooses among these")
     add("--quiet", action="store_true", help="no progress")
     add("--out", type=Path, default=Path("runs/train-nodes"), help="folder to write to")
     return parser.parse_args(arguments)
@@ -70,45 +78,9 @@ def settled(args: argparse.Namespace, model: str, found: Benchmark) -> tuple[Rec
     """The presets of a model, changed as the command line says."""
     assert found.x is not None
     recipe, training = chosen(args.data, model, found.x.shape[1], found.num_classes)
-    for text in args.set:
-        name, _, value = text.partition("=")
-        try:
-            change = {name: json.loads(value)}
-        except json.JSONDecodeError:
-            change = {name: value}
-        if name in {one.name for one in fields(Recipe)}:
-            recipe = replace(recipe, **change)
-        elif name in {one.name for one in fields(Training)} - {"penalty"}:
-            training = replace(training, **change)
-        else:
-            known = [one.name for kind in (Recipe, Training) for one in fields(kind)]
-            raise ValueError(f"--set {name}: unknown; known are {', '.join(known)}")
-    return recipe, training
-
-
-def split_of(found: Benchmark, seed: int) -> tuple[str, Split]:
-    """The split of a seed, and what it is called."""
-    if found.train_mask is None:
-        assert found.y is not None
-        return "random", Split.random(found.y, seed)
-    several = found.train_mask.view(len(found.train_mask), -1).shape[1]
-    return "public" if several == 1 else "fixed", Split.fixed(found, seed % several)
-
-
-def trial(
-    args: argparse.Namespace, found: Benchmark, parts: Split, recipe: Recipe, training: Training
-) -> tuple[torch.nn.Module, Trained]:
-    """Build and train one model, with a bar."""
-    assert found.x is not None
-    assert found.y is not None
-    model = recipe.build()
-    with tqdm(total=training.epochs, disable=args.quiet, leave=False, desc=recipe.model) as bar:
-
-        def report(epoch: int, loss: float, val: float) -> None:
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", val=f"{val:.3f}", refresh=False)
-
-        return model, train(model, found.x, found.y, found.graph, parts, training, report)
+    if args.tuned is not None:
+        recipe, training = kept(args.tuned, model, recipe.inputs, recipe.outputs)
+    return changed(recipe, training, dict(map(parsed, args.set)))
 
 
 def draw(model: NodeModel, found: Benchmark, path: Path, title: str) -> None:
@@ -127,37 +99,63 @@ def draw(model: NodeModel, found: Benchmark, path: Path, title: str) -> None:
     plt.close(figure)
 
 
+def trainings(args: argparse.Namespace, found: Benchmark, name: str) -> Trainings:
+    """The runs that are asked for, with a bar, and what is kept of each beside its row."""
+
+    def fit(model: torch.nn.Module, parts: Split, recipe: Recipe, training: Training) -> Trained:
+        assert found.x is not None
+        assert found.y is not None
+        with tqdm(total=training.epochs, disable=args.quiet, leave=False, desc=recipe.model) as bar:
+
+            def report(epoch: int, loss: float, val: float) -> None:
+                bar.update()
+                bar.set_postfix(loss=f"{loss:.3f}", val=f"{val:.3f}", refresh=False)
+
+            return train(model, found.x, found.y, found.graph, parts, training, report)
+
+    def ended(row: Mapping[str, Any], model: torch.nn.Module, recipe: Recipe) -> None:
+        label = f"{args.data}-{recipe.model}-{row['seed']}"
+        shown = [f"{k} {row[k]:.4g}" for k in ("trial", "val", "test", "seconds") if k in row]
+        print(label, *shown)
+        if args.save:
+            save_model(args.out / f"{label}.safetensors", model, recipe)
+        if args.energy and isinstance(model, NodeModel):
+            draw(model, found, args.out / f"{label}-energy.png", label)
+
+    seeds = range(args.first, args.first + args.seeds)
+    origin = {"command": shlex.join(sys.argv), "commit": revision(Path(__file__).parent)}
+    ledger = Ledger(args.out / name)
+    return Trainings(found, ledger, seeds, (args.data, args.split), origin, fit, ended)
+
+
+def tune(args: argparse.Namespace, found: Benchmark) -> None:
+    """Try settings of each model, and keep those that are best on validation."""
+    trials, path = trainings(args, found, "trials.csv"), args.out / "tuned.json"
+    for name in args.model.split(","):
+        number, *made = trials.tuned(*settled(args, name, found), args.tune)
+        print(name, keep(path, *made, trial=number, trials=args.tune))
+
+
 def run(args: argparse.Namespace) -> None:
-    """Train what is missing, then show the table."""
-    ledger = Ledger(args.out / "runs.csv")
+    """Train what is missing, then show the tables."""
     found = None if args.table else data.load(args.data, args.root, split=args.split)
-    for name in [] if found is None else args.model.split(","):
-        assert found is not None
-        recipe, training = settled(args, name, found)
-        settings = json.dumps({"recipe": recipe.settings(), "training": asdict(training)})
-        for seed in range(args.first, args.first + args.seeds):
-            kind, parts = split_of(found, seed)
-            key: dict[str, Any] = {"data": args.data, "split": args.split or kind, "model": name}
-            key |= {"seed": seed, "settings": settings}
-            if ledger.holds(key):
-                continue
-            torch.manual_seed(seed)
-            model, result = trial(args, found, parts, recipe, training)
-            scores = {k: v for k, v in asdict(result).items() if k != "history"}
-            end = float(model.end.detach()) if isinstance(model, NodeModel) else ""
-            origin = {"command": shlex.join(sys.argv), "commit": revision(Path(__file__).parent)}
-            ledger.add(key | scores | {"score": training.score, "end": end} | origin)
-            label = f"{args.data}-{name}-{seed}"
-            print(f"{label}: val {result.val:.4f} test {result.test:.4f} in {result.seconds:.1f} s")
-            if args.save:
-                save_model(args.out / f"{label}.safetensors", model, recipe)
-            if args.energy and isinstance(model, NodeModel):
-                draw(model, found, args.out / f"{label}-energy.png", label)
-    if not ledger.rows:
-        raise FileNotFoundError(f"{ledger.path} holds no runs: leave out --table to make some")
-    table = summary(ledger.rows, PUBLISHED)
+    if found is not None and args.tune:
+        tune(args, found)
+        return
+    if found is not None:
+        done = trainings(args, found, "runs.csv")
+        for name in args.model.split(","):
+            done.runs(*settled(args, name, found))
+    rows = Ledger(args.out / "runs.csv").rows
+    if not rows:
+        raise FileNotFoundError(f"{args.out} holds no runs: leave out --table to make some")
+    table = summary(rows, PUBLISHED)
     table.save(args.out / "table.csv")
     print(table.markdown())
+    if args.best:
+        table = by_validation(rows, args.best.split(","))
+        table.save(args.out / "best.csv")
+        print(table.markdown())
 
 
 def main() -> None:

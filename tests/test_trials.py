@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.trials import GROUP, KEY, Ledger, revision, summary
+from analysis.trials import GROUP, KEY, Ledger, by_validation, revision, summary
 
 
 def row(**changes: object) -> dict[str, object]:
@@ -75,3 +75,44 @@ def test_the_revision_says_when_files_differ(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("2")
     assert revision(tmp_path) == clean + "+"
     assert revision(tmp_path / "nothing") == ""
+
+
+def chosen_among(*rows: dict[str, str]) -> list[dict[str, object]]:
+    return list(by_validation(rows, ["graff", "sheaf"]).rows)
+
+
+def test_validation_chooses_for_the_set_and_for_each_split() -> None:
+    scores = {
+        "graff": ((0.9, 0.5), (0.7, 0.9), (0.8, 0.6)),
+        "sheaf": ((0.8, 0.8), (0.9, 0.4), (0.8, 0.8)),
+        # Not among those that are asked for.
+        "gcn": ((1.0, 1.0), (1.0, 1.0), (1.0, 1.0)),
+    }
+    rows = [
+        text(model=name, seed=seed, val=val, test=test)
+        for name, pairs in scores.items()
+        for seed, (val, test) in enumerate(pairs)
+    ]
+    whole, each = chosen_among(*rows)
+    # Means of validation are 0.8 and 0.8333.
+    assert (whole["chosen for"], whole["models"], whole["trials"]) == ("whole set", "sheaf:3", 3)
+    assert whole["test"] == f"{100 * statistics.fmean((0.8, 0.4, 0.8)):.2f} +- 23.09"
+    # Of equals, on seed 2, the one that is better on the whole set.
+    assert each["models"] == "graff:1 sheaf:2"
+    assert each["test"] == f"{100 * statistics.fmean((0.5, 0.4, 0.8)):.2f} +- 20.82"
+    assert each["val"] == f"{100 * statistics.fmean((0.9, 0.9, 0.8)):.2f} +- 5.77"
+
+
+def test_settings_of_one_model_are_chosen_among_too_and_sets_stay_apart() -> None:
+    rows = [text(settings="a", val=0.5, test=0.1), text(settings="b", val=0.6, test=0.2)]
+    rows += [text(model="sheaf", val=0.4, test=0.9)]
+    rows += [row | {"data": "Cornell", "test": "0.7"} for row in rows]
+    assert [row["test"] for row in chosen_among(*rows)] == ["20.00", "20.00", "70.00", "70.00"]
+    assert [row["data"] for row in chosen_among(*rows)] == ["Texas"] * 2 + ["Cornell"] * 2
+
+
+def test_models_on_other_seeds_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="sheaf has none"):
+        chosen_among(text())
+    with pytest.raises(ValueError, match="sheaf has none or others"):
+        chosen_among(text(), text(seed=1), text(model="sheaf"))

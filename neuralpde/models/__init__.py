@@ -6,6 +6,7 @@ from neuralpde.models.penalty import EnergyPenalty
 from neuralpde.models.presets import PUBLISHED, chosen
 from neuralpde.models.recipe import Recipe
 from neuralpde.models.scores import accuracy, roc_auc
+from neuralpde.models.search import best, drawn
 from neuralpde.models.storage import load, save
 from neuralpde.models.training import Split, Trained, Training, train
 
@@ -19,7 +20,9 @@ __all__ = [
     "Trained",
     "Training",
     "accuracy",
+    "best",
     "chosen",
+    "drawn",
     "load",
     "roc_auc",
     "save",

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuralpde.graph import Graph
+from neuralpde.models.sparse import SparseInput
 from solvers.failure import unknown_name
 
 KINDS = {"mlp": "", "gcn": "GCNConv", "gat": "GATConv", "sage": "SAGEConv"}
@@ -65,7 +66,18 @@ class Convolutions(nn.Module):
         self.layers = nn.ModuleList(
             _layer(kind, a, b, heads, last=k == layers - 1) for k, (a, b) in enumerate(ends)
         )
+        if kind != "sage":
+            # These begin with a linear layer: the one that sees the features, mostly zeros.
+            self._begin_sparse(first)
         self.act: Any = torch.nn.functional.elu if kind == "gat" else torch.relu
+
+    def _begin_sparse(self, dropout: float) -> None:
+        layer: Any = self.layers[0]
+        self.dropouts[0] = nn.Identity()
+        if self.kind == "mlp":
+            self.layers[0] = SparseInput(layer, dropout)
+        else:
+            layer.lin = SparseInput(layer.lin, dropout)
 
     def forward(
         self, x: Float[Tensor, "nodes inputs"], graph: Any

@@ -28,16 +28,17 @@ from neuralpde.fields import (
 from neuralpde.fields.registry import FIELDS
 from neuralpde.models.baselines import KINDS, Convolutions
 from neuralpde.models.node import NodeModel
+from neuralpde.models.sparse import SparseInput
 from neuralpde.models.states import readout, width
 from solvers.failure import unknown_name
 
 
-def _gated(channels: int, p: float = 2.5, aggregate: str = "mean") -> Field:
-    """G2-GraphSAGE with the aggregate and exponent of the published code."""
+def _gated(channels: int, p: float = 2.5, aggregate: str = "mean", own_gate: bool = False) -> Field:
+    """G2-GraphSAGE with the aggregate, exponent and gate of the published code."""
     # torch_geometric takes seconds to import.
     sage: Any = import_module("torch_geometric.nn").SAGEConv
-    inner, gate = (Coupling(sage(channels, channels), act=torch.relu, leak=1.0) for _ in range(2))
-    return GradientGating(inner, p, aggregate, gate)
+    made = [Coupling(sage(channels, channels), act=torch.relu, leak=1.0) for _ in "fg"]
+    return GradientGating(made[0], p, aggregate, made[1] if own_gate else None)
 
 
 TRAINABLE: dict[str, Callable[..., Field]] = {
@@ -177,8 +178,7 @@ class Recipe:
 
     def _encoder(self, hidden: int) -> nn.Sequential:
         parts: list[nn.Module] = [
-            nn.Dropout(self.input_dropout),
-            nn.Linear(self.inputs, hidden),
+            SparseInput(nn.Linear(self.inputs, hidden), self.input_dropout),
         ]
         for _ in range(self.encoder_layers - 1):
             parts += [ACTS[self.act](), nn.Dropout(self.dropout), nn.Linear(hidden, hidden)]
