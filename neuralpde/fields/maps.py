@@ -164,6 +164,8 @@ class Frames(nn.Module):
             for _ in range(self.hops):
                 seen.append(mean @ seen[-1])
         count = self.stalk * (self.stalk - 1) // 2
-        numbers = self.network(torch.cat(seen, 1) if self.hops else x).reshape(len(x) * self.bundles, count)
+        numbers = self.network(torch.cat(seen, 1) if self.hops else x).reshape(
+            len(x) * self.bundles, count
+        )
         frames = orthogonal(numbers, self.stalk, self.by)
         return frames.reshape(len(x), self.bundles, self.stalk, self.stalk)

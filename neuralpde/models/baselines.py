@@ -78,14 +78,15 @@ class Convolutions(nn.Module):
 
 
 class Convolution(nn.Module):
-    """A layer of torch_geometric that is called with a graph, weights of edges left out.
+    """A layer of torch_geometric that is called with a graph; weights of edges are not read.
 
     Args:
         conv: Called as `conv(x, edge_index)`.
 
     >>> from torch_geometric.nn import SimpleConv
-    >>> Convolution(SimpleConv())(torch.tensor([[1.0], [2.0]]), torch.tensor([[0], [1]])).tolist()
-    [[0.0], [1.0]]
+    >>> pair = torch.tensor([[0, 1], [1, 0]])
+    >>> Convolution(SimpleConv())(torch.tensor([[1.0], [2.0]]), pair).tolist()
+    [[2.0], [1.0]]
     """
 
     def __init__(self, conv: nn.Module) -> None:
@@ -94,8 +95,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: Float[Tensor, "nodes inputs"], graph: Any) -> Float[Tensor, "nodes some"]:
         """What the layer makes of a state."""
-        edges = graph.edge_index if hasattr(graph, "edge_index") else graph
-        out: Tensor = self.conv(x, edges)
+        out: Tensor = self.conv(x, Graph.of(graph).edge_index)
         return out
 
 

@@ -196,9 +196,11 @@ class Recipe:
         )
 
     def _block(self) -> Block:
-        frames, seen = None, self.channels
+        wide = seen = self.channels
+        frames: nn.Module | None = None
+        mix: nn.Module | None
         if self.model in KINDS:
-            wide, mix = seen, mixing(self.model, self.channels, **self.options)
+            mix = mixing(self.model, self.channels, **self.options)
         else:
             field, channels = self._field(), self.channels
             wide, seen = width(field, channels), readout(field, channels)

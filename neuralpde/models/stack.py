@@ -76,9 +76,7 @@ class Block(nn.Module):
             nn.Dropout(dropout),
         )
 
-    def forward(
-        self, x: Float[Tensor, "nodes width"], graph: Any
-    ) -> Float[Tensor, "nodes width"]:
+    def forward(self, x: Float[Tensor, "nodes width"], graph: Any) -> Float[Tensor, "nodes width"]:
         """The state after the block."""
         owner = Graph.of(graph).like(x)
         z = self.norm(x)
@@ -110,9 +108,7 @@ class Stack(nn.Module):
     (torch.Size([2, 2]), 3)
     """
 
-    def __init__(
-        self, encoder: nn.Module, blocks: Sequence[nn.Module], decoder: nn.Module
-    ) -> None:
+    def __init__(self, encoder: nn.Module, blocks: Sequence[nn.Module], decoder: nn.Module) -> None:
         super().__init__()
         if not blocks:
             raise ValueError("a Stack of no blocks; give at least one")
@@ -127,9 +123,7 @@ class Stack(nn.Module):
             found.append(block(found[-1], owner))
         return found
 
-    def last(
-        self, x: Float[Tensor, "nodes inputs"], graph: Any
-    ) -> Float[Tensor, "nodes width"]:
+    def last(self, x: Float[Tensor, "nodes inputs"], graph: Any) -> Float[Tensor, "nodes width"]:
         """The state after the last block."""
         return self.states(x, graph)[-1]
 
