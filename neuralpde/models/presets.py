@@ -183,7 +183,7 @@ def _stacked(data: str, recipe: Recipe) -> tuple[Recipe, Training]:
         dropout=0.2,
         **BLOCKS[recipe.model],
     )
-    return made, Training(3e-3, 0.0, "adamw", epochs=500)
+    return made, Training(3e-3, 0.0, "adamw", epochs=400)
 
 
 BLOCKS: dict[str, dict[str, Any]] = {
