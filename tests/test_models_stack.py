@@ -122,6 +122,33 @@ def test_a_field_may_have_frames_that_see_neighbours() -> None:
         Frames(4, 2, hops=2)(torch.ones(3, 4))
 
 
+def test_frames_read_means_of_neighbours_however_many_there_are() -> None:
+    frames = Frames(4, 2, hops=2).double()
+    alike = frames(torch.ones(6, 4, dtype=DOUBLE) * 0.3, catalogue.star(6))
+    torch.testing.assert_close(alike, alike[:1].expand_as(alike), rtol=0, atol=1e-12)
+
+
+def test_a_stacked_bundle_has_its_frames_around_the_linear_maps() -> None:
+    options = {"bundles": 2, "hops": 1, "norm": "rw"}
+    recipe = Recipe("bundle", 3, 2, 2, options, end=0.4, act="tanh", rtol=1e-11, **KIND)
+    (block,) = recipe.build().double().blocks
+    graph, x = barbell(), torch.randn(7, 4, dtype=DOUBLE)
+    z = nn.functional.layer_norm(x, (4,), block.norm.weight, block.norm.bias)
+    Q = block.frames(z, graph)
+    L = graph.laplacian("rw", dtype=DOUBLE).to_dense()
+    # Two bundles with one channel each: columns of z are (stalk, bundle).
+    turned = torch.einsum("vbij,vjb->vbi", Q, z.view(7, 2, 2)).reshape(7, 4)
+    moved = block.maps[3](torch.tanh(block.maps[0](torch.linalg.matrix_exp(-0.4 * L) @ turned)))
+    back = torch.einsum("vbij,vbi->vjb", Q, moved.view(7, 2, 2)).reshape(7, 4)
+    torch.testing.assert_close(block(x, graph), x + back, rtol=0, atol=1e-9)
+
+
+def test_heads_of_attention_stand_side_by_side() -> None:
+    stack = Recipe("gat", 3, 2, 6, {"heads": 3}, **KIND).build()
+    conv = stack.blocks[0].mixing.conv
+    assert (conv.heads, conv.out_channels, conv.concat) == (3, 2, True)
+
+
 @pytest.mark.parametrize("model", ["gcn", "sage"])
 def test_convolutions_in_blocks_are_those_of_dense_matrices(model: str) -> None:
     stack = Recipe(model, 3, 2, 4, layers=2, act="gelu", encoder_act=True, **KIND).build().double()
