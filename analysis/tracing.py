@@ -5,14 +5,12 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuralpde.energies import DirichletForm
 from neuralpde.graph import Graph
-from neuralpde.tracking import EnergyTrack, Tolerance
-from solvers.trajectory import Stats, Trajectory
+from neuralpde.tracking import layered
+from solvers.trajectory import Trajectory
 
 
 def trace(model: nn.Module, data: Any, *, norm: str = "comb", output: bool = False) -> Trajectory:
@@ -45,7 +43,7 @@ def trace(model: nn.Module, data: Any, *, norm: str = "comb", output: bool = Fal
     graph = Graph.of(data)
     with torch.no_grad():
         states = layer_states(model, data, graph.num_nodes, output=output)
-    return _trajectory(type(model).__name__, _widened(states), graph, norm)
+    return layered(_widened(states), graph, norm, type(model).__name__)
 
 
 def layer_states(model: nn.Module, data: Any, nodes: int, *, output: bool = False) -> list[Tensor]:
@@ -129,23 +127,3 @@ def _widened(states: list[Tensor]) -> Tensor:
     flat = [state.reshape(len(state), -1) for state in states]
     width = max(state.shape[1] for state in flat)
     return torch.stack([nn.functional.pad(x, (0, width - x.shape[1])) for x in flat])
-
-
-def _trajectory(name: str, x: Tensor, graph: Graph, norm: str) -> Trajectory:
-    graph = graph.like(x[0])
-    track = EnergyTrack(DirichletForm.of(graph, norm))
-    everyone = np.ones(graph.num_graphs, dtype=bool)
-    for k, state in enumerate(x):
-        track(np.full(graph.num_graphs, float(k)), (state,), None, everyone)
-    counts = torch.ones(1) if graph.batch is None else torch.bincount(graph.batch)
-    series = track.series(Tolerance(), torch.finfo(x.dtype).eps, counts.double())
-    several = graph.num_graphs > 1
-    return Trajectory(
-        torch.arange(len(x), dtype=torch.float64),
-        x,
-        Stats("trace", f"the {len(x) - 1} layers of {name}, evaluated in eval mode", nfe=1),
-        ("done",) * graph.num_graphs if several else "done",
-        settings={"field": name, "solver": "trace"},
-        graph=graph,
-        _series=dict(series),
-    )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralpde.energies import DirichletForm
 from neuralpde.forms import Form, start_of
 from neuralpde.graph import Graph
 from neuralpde.looks import Look, Parts
@@ -17,7 +18,7 @@ from neuralpde.watching import own_points
 from solvers.masks import some
 from solvers.moments import curves
 from solvers.series import Series
-from solvers.trajectory import Trajectory
+from solvers.trajectory import Stats, Trajectory
 
 Told = Series | Callable[[], Series]
 """A series, or what computes it when it is first read."""
@@ -173,6 +174,34 @@ def series_of(t: Tensor, parts: Parts, floor: Tensor, form: Form) -> dict[str, T
         return Series(t, energy / safe, name, floor / safe)
 
     return {"energy": Series(t, energy, convention, floor), "norm": norm, "rayleigh": rayleigh}
+
+
+def layered(x: Tensor, graph: Graph, norm: str, name: str) -> Trajectory:
+    """States of a network, layer by layer, as a trajectory with its energy; t counts the layers.
+
+    Args:
+        x: `[layers + 1, nodes, ...]`, the first before all layers.
+        graph: The graph.
+        norm: Which Dirichlet form.
+        name: Of the network.
+    """
+    graph = graph.like(x[0])
+    track = EnergyTrack(DirichletForm.of(graph, norm))
+    everyone = np.ones(graph.num_graphs, dtype=bool)
+    for k, state in enumerate(x):
+        track(np.full(graph.num_graphs, float(k)), (state,), None, everyone)
+    counts = torch.ones(1) if graph.batch is None else torch.bincount(graph.batch)
+    series = track.series(Tolerance(), torch.finfo(x.dtype).eps, counts.double())
+    several = graph.num_graphs > 1
+    return Trajectory(
+        torch.arange(len(x), dtype=torch.float64),
+        x,
+        Stats("trace", f"the {len(x) - 1} layers of {name}, evaluated in eval mode", nfe=1),
+        ("done",) * graph.num_graphs if several else "done",
+        settings={"field": name, "solver": "trace"},
+        graph=graph,
+        _series=dict(series),
+    )
 
 
 @dataclass

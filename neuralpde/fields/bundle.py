@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neuralpde.fields.constants import hold, per_graph
+from neuralpde.fields.diffusion import Heat
 from neuralpde.fields.field import Field, State
 from neuralpde.fields.maps import Frames
 from neuralpde.forms import BundleForm
@@ -33,10 +34,12 @@ class BundleDiffusion(Field):
         stalk: Dims of the frames.
         bundles: Frames of each node, with an equal share of the channels each.
         frames: Maps x0 `[nodes, stalk * channels]` to orthogonal `[nodes, bundles, stalk, stalk]`;
-            a module if it is learned; by default `Frames` with reflections.
+            a module if it is learned; by default `Frames` with reflections. Called with the graph
+            as well if it says so by an attribute `needs_graph`.
         norm: "sym", "rw", "comb" or "augmented"; see `Graph.laplacian`.
         rate: A number, a tensor (0-d, or one entry per graph), or an `nn.Parameter` (the time of a
             layer).
+        hops: How far the default frames see.
 
     Raises:
         ValueError: When bundles do not divide the channels; at bind for a state of other shape and
@@ -63,15 +66,18 @@ class BundleDiffusion(Field):
         stalk: int = 2,
         *,
         bundles: int = 1,
-        frames: Callable[[Tensor], Tensor] | None = None,
+        frames: Callable[..., Tensor] | None = None,
         norm: str = "sym",
         rate: float | Tensor = 1.0,
+        hops: int = 0,
     ) -> None:
         super().__init__()
         if bundles < 1 or channels % bundles:
             raise ValueError(f"{bundles} bundles do not share {channels} channels equally")
         self.channels, self.stalk, self.bundles, self.norm = channels, stalk, bundles, norm
-        self.frames = Frames(stalk * channels, stalk, bundles) if frames is None else frames
+        if frames is None:
+            frames = Frames(stalk * channels, stalk, bundles, hops=hops)
+        self.frames = frames
         hold(self, "rate", rate)
 
     def prepare(self, graph: Graph, x0: State) -> None:
@@ -83,13 +89,23 @@ class BundleDiffusion(Field):
                 f"x0 is {shape}; this BundleDiffusion takes [nodes, {self.stalk}, {self.channels}]"
             )
         rate = per_graph("rate", self.rate, graph.num_graphs)
-        frames = self._orthogonal(self.frames(x0.flatten(1)))
+        seen = (graph,) if getattr(self.frames, "needs_graph", False) else ()
+        frames = self._orthogonal(self.frames(x0.flatten(1), *seen))
         self.operator = BundleOperator(frames, graph.laplacian(self.norm) * -rate)
         self.form = BundleForm(frames, graph, self.norm)
         self.dissipation = torch.as_tensor(rate, dtype=torch.float64).detach()
         # The operator stands for the parameters it was computed from.
         self._modules, self._parameters = {}, {}
         vars(self).pop("frames", None)
+
+    def inside(self) -> Heat:
+        """The same flow as one sees it in the frames: heat on the graph.
+
+        >>> BundleDiffusion(2, 2, norm="rw").inside()
+        Heat(norm='rw', rate=1.0)
+        """
+        assert self.norm is not None
+        return Heat(self.norm, self.rate)
 
     def _orthogonal(self, frames: Tensor) -> Tensor:
         with torch.no_grad():

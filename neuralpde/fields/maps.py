@@ -107,15 +107,19 @@ class Restrictions(nn.Module):
 class Frames(nn.Module):
     """An orthogonal frame for each node, learned from its state by a network of one hidden layer.
 
+    With `hops` = k the network reads [x || P x || .. || P^k x], P the mean over neighbours, so that
+    frames see as far as that; they are called with the graph then.
+
     Args:
         features: Numbers of a node's state.
         stalk: Dims of the frames.
         bundles: Frames of a node, each for its own share of the channels.
         hidden: Width of the hidden layer.
         by: "householder", "cayley" or "exponential".
+        hops: How far a frame sees.
 
     Raises:
-        ValueError: For an unknown name, and stalks of one dim.
+        ValueError: For an unknown name, stalks of one dim, and hops without a graph to go along.
 
     >>> Frames(4, 2)(torch.zeros(3, 4)).shape
     torch.Size([3, 1, 2, 2])
@@ -128,21 +132,40 @@ class Frames(nn.Module):
         bundles: int = 1,
         hidden: int = 32,
         by: str = "householder",
+        hops: int = 0,
     ) -> None:
         super().__init__()
         if by not in WAYS:
             raise unknown_name("parametrisation", by, WAYS)
         if stalk < 2:
             raise ValueError("frames of one dim are 1 or -1 and cannot be learned; give at least 2")
-        self.stalk, self.bundles, self.by = stalk, bundles, by
+        self.stalk, self.bundles, self.by, self.hops = stalk, bundles, by, hops
         numbers = stalk * (stalk - 1) // 2
         self.network = nn.Sequential(
-            nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, bundles * numbers)
+            nn.Linear((1 + hops) * features, hidden),
+            nn.Tanh(),
+            nn.Linear(hidden, bundles * numbers),
         )
 
-    def forward(self, x: Float[Tensor, "nodes features"]) -> Float[Tensor, "nodes bundles d d"]:
+    @property
+    def needs_graph(self) -> bool:
+        """Whether they are called with the graph too."""
+        return self.hops > 0
+
+    def forward(
+        self, x: Float[Tensor, "nodes features"], graph: Graph | None = None
+    ) -> Float[Tensor, "nodes bundles d d"]:
         """Return the frames of the nodes."""
+        seen = [x]
+        if self.hops:
+            if graph is None:
+                raise ValueError(f"these frames see {self.hops} hops: call them with the graph")
+            mean = graph.like(x).adjacency("row")
+            for _ in range(self.hops):
+                seen.append(mean @ seen[-1])
         count = self.stalk * (self.stalk - 1) // 2
-        numbers = self.network(x).reshape(len(x) * self.bundles, count)
+        numbers = self.network(torch.cat(seen, 1) if self.hops else x).reshape(
+            len(x) * self.bundles, count
+        )
         frames = orthogonal(numbers, self.stalk, self.by)
         return frames.reshape(len(x), self.bundles, self.stalk, self.stalk)

@@ -89,6 +89,46 @@ class Convolutions(nn.Module):
         return x
 
 
+class Convolution(nn.Module):
+    """A layer of torch_geometric that is called with a graph; weights of edges are not read.
+
+    Args:
+        conv: Called as `conv(x, edge_index)`.
+
+    >>> from torch_geometric.nn import SimpleConv
+    >>> pair = torch.tensor([[0, 1], [1, 0]])
+    >>> Convolution(SimpleConv())(torch.tensor([[1.0], [2.0]]), pair).tolist()
+    [[2.0], [1.0]]
+    """
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Float[Tensor, "nodes inputs"], graph: Any) -> Float[Tensor, "nodes some"]:
+        """What the layer makes of a state."""
+        out: Tensor = self.conv(x, Graph.of(graph).edge_index)
+        return out
+
+
+def mixing(kind: str, channels: int, heads: int = 8) -> Convolution | None:
+    """A layer of a kind of network as what mixes in a block: as many channels as it gets.
+
+    Raises:
+        ValueError: For an unknown kind, or heads of "gat" that do not divide the channels.
+
+    >>> mixing("mlp", 8) is None
+    True
+    """
+    if kind not in KINDS:
+        raise unknown_name("baseline", kind, KINDS)
+    if kind == "gat" and channels % heads:
+        raise ValueError(f"{heads} heads do not share {channels} channels equally")
+    if kind == "mlp":
+        return None
+    return Convolution(_layer(kind, channels, channels, heads, last=False))
+
+
 def _layer(kind: str, inputs: int, outputs: int, heads: int, *, last: bool) -> nn.Module:
     if kind == "mlp":
         return nn.Linear(inputs, outputs)

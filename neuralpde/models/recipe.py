@@ -26,9 +26,10 @@ from neuralpde.fields import (
     TransformerFlow,
 )
 from neuralpde.fields.registry import FIELDS
-from neuralpde.models.baselines import KINDS, Convolutions
+from neuralpde.models.baselines import KINDS, Convolutions, mixing
 from neuralpde.models.node import NodeModel
 from neuralpde.models.sparse import SparseInput
+from neuralpde.models.stack import Block, Stack
 from neuralpde.models.states import readout, width
 from solvers.failure import unknown_name
 
@@ -58,7 +59,13 @@ TRAINABLE: dict[str, Callable[..., Field]] = {
 MODELS = (*TRAINABLE, *(name for name in FIELDS if name not in TRAINABLE), *KINDS)
 """All names that a recipe takes: fields, and networks to compare with."""
 
-ACTS = {"relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh, "none": nn.Identity}
+ACTS = {
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "none": nn.Identity,
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,11 @@ class Recipe:
         encoder   dropout, linear, (batch norm), then per further layer: act, dropout, linear
         decoder   act, dropout, linear
 
+    With `stacked` it is a `Stack` of blocks with a norm, dropout, linear maps and a residual
+    each: every layer's field flows for the time `end` from a state of its own, or every layer is
+    one convolution ("mlp": none). The frames of "bundle" go around the linear maps too, which makes
+    layers of a bundle network. Its decoder is a norm and a linear map.
+
     Attributes:
         model: A field ("grand", "graff", "graphcon", "g2", "sheaf", "bundle", any of
             `neuralpde.fields.registry.FIELDS`) or a network ("mlp", "gcn", "gat", "sage").
@@ -76,18 +88,21 @@ class Recipe:
         channels: Channels of the state, or of the layers of a network.
         options: Keyword arguments of the field, as json holds them.
         layers: Fields with weights of their own, one after the other (`Layers`); or the layers of
-            a network.
-        end: End time; learned with `learned_end`.
+            a network; or the blocks of a stack.
+        stacked: Whether the layers are residual blocks.
+        separate: Whether, in blocks, a node's own numbers stand beside the mixed ones.
+        end: End time, of a stack that of every block; learned with `learned_end`.
         encoder_layers: Linear layers of the encoder.
         encoder_act: Whether the encoder ends with the activation.
         batch_norm: Whether the encoder ends with batch normalisation.
-        act: "relu", "elu", "tanh" or "none".
+        act: "relu", "elu", "gelu", "tanh" or "none".
         input_dropout: Of the features.
         dropout: Before every other linear layer.
         velocity: As in `NodeModel`, and so are those below.
 
     Raises:
-        ValueError: For an unknown model or activation, and options of a field that takes none.
+        ValueError: For an unknown model or activation, options of a field that takes none, and
+            `separate` without `stacked`.
 
     >>> Recipe("heat", inputs=3, outputs=2, channels=8).build().width
     8
@@ -99,6 +114,8 @@ class Recipe:
     channels: int = 64
     options: dict[str, Any] = field(default_factory=dict)
     layers: int = 1
+    stacked: bool = False
+    separate: bool = False
     end: float = 1.0
     learned_end: bool = False
     encoder_layers: int = 1
@@ -125,6 +142,8 @@ class Recipe:
                 f"options are {self.options}, and {self.model} takes none; those that do are "
                 f"{', '.join(TRAINABLE)}"
             )
+        if self.separate and not self.stacked:
+            raise ValueError("separate=True is for the blocks of a stack: set stacked=True too")
         if self.layers < 1 or self.encoder_layers < 1:
             raise ValueError(
                 f"layers is {self.layers} and encoder_layers {self.encoder_layers}; at least 1 each"
@@ -132,6 +151,11 @@ class Recipe:
 
     def build(self) -> nn.Module:
         """The model, with fresh weights from torch's generator."""
+        if self.stacked:
+            blocks = [self._block() for _ in range(self.layers)]
+            wide = blocks[0].width
+            decoder = nn.Sequential(nn.LayerNorm(wide), nn.Linear(wide, self.outputs))
+            return Stack(self._encoder(wide), blocks, decoder)
         if self.model in KINDS:
             return Convolutions(
                 self.model,
@@ -145,15 +169,22 @@ class Recipe:
             )
         fields = [self._field() for _ in range(self.layers)]
         flow = fields[0] if self.layers == 1 else Layers(fields)
+        decoder = nn.Sequential(
+            ACTS[self.act](),
+            nn.Dropout(self.dropout),
+            nn.Linear(readout(flow, self.channels), self.outputs),
+        )
+        encoder = self._encoder(width(flow, self.channels))
+        return self._flow(encoder, flow, decoder, self.channels)
+
+    def _flow(
+        self, encoder: nn.Module, flow: Field, decoder: nn.Module, channels: int
+    ) -> NodeModel:
         return NodeModel(
-            self._encoder(width(flow, self.channels)),
+            encoder,
             flow,
-            nn.Sequential(
-                ACTS[self.act](),
-                nn.Dropout(self.dropout),
-                nn.Linear(readout(flow, self.channels), self.outputs),
-            ),
-            channels=self.channels,
+            decoder,
+            channels=channels,
             end=self.end,
             learned_end=self.learned_end,
             velocity=self.velocity,
@@ -163,6 +194,29 @@ class Recipe:
             rtol=self.rtol,
             atol=self.atol,
             grad=self.grad,
+        )
+
+    def _block(self) -> Block:
+        wide = seen = self.channels
+        frames: nn.Module | None = None
+        mix: nn.Module | None
+        if self.model in KINDS:
+            mix = mixing(self.model, self.channels, **self.options)
+        else:
+            field, channels = self._field(), self.channels
+            wide, seen = width(field, channels), readout(field, channels)
+            if hasattr(field, "inside"):
+                # Rows of the whole width: the frames stand around them.
+                frames, field, channels = field.frames, field.inside(), wide
+            mix = self._flow(nn.Identity(), field, nn.Identity(), channels)
+        return Block(
+            wide,
+            mix,
+            mixed=seen,
+            frames=frames,
+            separate=self.separate,
+            act=ACTS[self.act](),
+            dropout=self.dropout,
         )
 
     def _field(self) -> Field:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import torch
 from jaxtyping import Float, Inexact
@@ -83,15 +86,11 @@ class BundleOperator(Operator):
                 f"state is {tuple(x.shape)}; the operator acts on [{self.num_nodes} nodes, stalk "
                 f"of {self.stalk}, a multiple of {frames.shape[1]} channels]"
             )
-        each = x.reshape(self.num_nodes, self.stalk, frames.shape[1], width // share)
-        return (frames @ each.transpose(1, 2)).flatten(1)
+        return framed(frames, x)
 
     def leave(self, y: Float[Tensor, "*times nodes some"]) -> Float[Tensor, "*times nodes columns"]:
         """Return `O^T y`: components as they were."""
-        frames = self._stacked()
-        share = self.stalk * frames.shape[1]
-        each = y.reshape(*y.shape[:-1], frames.shape[1], self.stalk, y.shape[-1] // share)
-        return (frames.mT @ each).transpose(-3, -2).flatten(-3)
+        return unframed(self._stacked(), y)
 
     def _flat(self, x: Tensor) -> Tensor:
         real = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
@@ -186,3 +185,39 @@ class BundleOperator(Operator):
 
     def _like(self, core: Operator) -> BundleOperator:
         return BundleOperator(self.frames, core)
+
+
+def framed(
+    frames: Float[Tensor, "nodes bundles d d"], x: Float[Tensor, "nodes columns"]
+) -> Float[Tensor, "nodes some"]:
+    """Return `O x` for rows `[nodes, stalk * channels]`: each bundle's components side by side.
+
+    >>> swap = torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]])
+    >>> framed(swap, torch.tensor([[3.0, 5.0]])).tolist()
+    [[5.0, 3.0]]
+    """
+    bundles, stalk = frames.shape[-3:-1]
+    each = x.reshape(len(x), stalk, bundles, math.prod(x.shape[1:]) // (stalk * bundles))
+    return torch.stack(_turned(frames, each.unbind(1)), 2).flatten(1)
+
+
+def unframed(
+    frames: Float[Tensor, "nodes bundles d d"], y: Float[Tensor, "*times nodes some"]
+) -> Float[Tensor, "*times nodes columns"]:
+    """Return `O^T y`: what `framed` made, as it was.
+
+    >>> turn = torch.tensor([[[[0.0, 1.0], [-1.0, 0.0]]]])
+    >>> unframed(turn, framed(turn, torch.tensor([[3.0, 5.0]]))).tolist()
+    [[3.0, 5.0]]
+    """
+    bundles, stalk = frames.shape[-3:-1]
+    each = y.reshape(*y.shape[:-1], bundles, stalk, y.shape[-1] // (stalk * bundles))
+    return torch.stack(_turned(frames.mT, each.unbind(-2)), -3).flatten(-3)
+
+
+def _turned(frames: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
+    # Entry by entry over long vectors: many products of tiny matrices take several times as long.
+    return [
+        reduce(add, (o.unsqueeze(-1) * x for o, x in zip(row.unbind(-1), parts, strict=True)))
+        for row in frames.unbind(-2)
+    ]
