@@ -54,17 +54,16 @@ def test_times_are_those_that_were_asked_for_and_the_model_stays_as_it_was() -> 
 
 def test_growth_beyond_single_precision_is_followed_and_told() -> None:
     """x' = A x on a ring multiplies the constant by e^t: 100 / log 10 decades."""
-    recipe = Recipe("graff", 1, 2, 1, {"weights": "diag", "external": False}, end=1.0)
+    recipe = Recipe("graff", 2, 2, 2, {"weights": "diag", "external": False}, end=1.0)
     model = recipe.build()
     field: Tensor = model.field.weights.offset
+    model.encoder = nn.Identity()
     with torch.no_grad():
         field.fill_(1.0)
-        model.encoder[1].weight.fill_(1.0)
-        model.encoder[1].bias.zero_()
     graph, y = catalogue.ring(5), torch.zeros(5, dtype=torch.int64)
-    rows = along(model, torch.ones(5, 1), y, graph, y == 0, (10.0, 100.0))
+    rows = along(model, torch.ones(5, 2), y, graph, y == 0, (10.0, 100.0))
     for row in rows:
-        expected = row.depth / math.log(10) + math.log10(5) / 2
+        expected = row.depth / math.log(10) + math.log10(10) / 2
         assert row.norm == pytest.approx(expected, abs=2e-3)
         assert row.rayleigh == pytest.approx(0.0, abs=1e-6)
     assert [row.overflows for row in rows] == [False, True]
@@ -93,7 +92,8 @@ def test_layers_are_read_before_the_last_one() -> None:
     state, out = found.x, found.x
     for k, layer in enumerate(deep.layers):
         state = out
-        out = A @ (state @ layer.lin.weight.T) + layer.bias
+        weight = dict(layer.lin.named_parameters(recurse=True)).popitem()[1]
+        out = A @ (state @ weight.T) + layer.bias
         out = out.relu() if k < 2 else out
     assert row.norm == pytest.approx(math.log10(float(state.detach().norm())), abs=1e-5)
     assert row.accuracy == pytest.approx(float((out.argmax(1) == found.y).double().mean()))

@@ -103,7 +103,7 @@ def test_changes_find_their_place_by_name() -> None:
     recipe, training = changed(*base, {"end": 2.0, "patience": 7})
     assert recipe == replace(base[0], end=2.0)
     assert training == replace(base[1], patience=7)
-    for name in ("ends", "penalty"):
+    for name in ("endings", "penalty"):
         with pytest.raises(ValueError, match=f"{name}: unknown; known are .*patience"):
             changed(*base, {name: 1})
     assert dict(map(parsed, ["steps=null", "act=elu", 'options={"p": 2}'])) == {

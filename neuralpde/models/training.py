@@ -129,6 +129,8 @@ class Training:
     ends: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        # As json holds them they are a list.
+        object.__setattr__(self, "ends", tuple(self.ends))
         if any(b <= a for a, b in pairwise((0.0, *self.ends))):
             raise ValueError(f"ends are {list(self.ends)}; give rising times after 0")
         if self.optimiser not in OPTIMISERS:
