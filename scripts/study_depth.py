@@ -70,8 +70,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def recipe(name: str, depth: float, inputs: int, outputs: int, channels: int) -> Recipe:
     """A model of some depth: as many layers, or as much time by steps of 1 (GRAFF: of 1/2)."""
-    made = Recipe(name, inputs, outputs, channels, end=float(depth), dropout=0.3)
-    count = int(depth)
+    count, made = int(depth), Recipe(name, inputs, outputs, channels, end=depth, dropout=0.3)
     layered = {"steps": count, "encoder_act": True}
     changes: dict[str, dict[str, object]] = {
         "gcn": {"layers": count},
@@ -81,6 +80,7 @@ def recipe(name: str, depth: float, inputs: int, outputs: int, channels: int) ->
         "graff": {"options": {"weights": "sum"}, "solver": "euler", "steps": 2 * count},
         "sheaf": {**layered, "solver": "euler", "layers": count, "channels": channels // 2},
     }
+    changes["graphcon"]["options"] = {"damping": 0.2}  # with 1 it is a plain network
     changes["sheaf"]["options"] = {"stalk": 2, "variant": "frozen"}
     return replace(made, **changes[name])
 
