@@ -81,7 +81,7 @@ def recipe(name: str, depth: float, inputs: int, outputs: int, channels: int) ->
         "sheaf": {**layered, "solver": "euler", "layers": count, "channels": channels // 2},
     }
     changes["graphcon"]["options"] = {"damping": 0.2}  # with 1 it is a plain network
-    changes["sheaf"]["options"] = {"stalk": 2, "variant": "frozen"}
+    changes["sheaf"]["options"] = {"stalk": 2}
     return replace(made, **changes[name])
 
 
