@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -67,13 +68,16 @@ def depths(
             ax.axhline(LARGEST, color=GREY, lw=0.7, ls=":")
         if end is not None:
             ax.axvline(end, color=GREY, lw=0.7, ls="--")
-        first = min((one.depth for line in told.values() for one in line), default=1.0)
-        ax.set_xscale("log", base=2) if first > 0 else ax.set_xscale("symlog", base=2, linthresh=1)
-        ax.xaxis.set_major_formatter(lambda t, _: f"{t:g}")
+        seen = sorted({one.depth for line in told.values() for one in line})
+        how: dict[str, float] = {} if seen[:1] > [0.0] else {"linthresh": 1.0}
+        ax.set_xscale("symlog" if how else "log", base=2, **how)
+        # Powers of two: others would run into them.
+        ticks = [t for t in seen if t == 0 or math.log2(t).is_integer()]
+        ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        ax.minorticks_off()
         ax.set_ylabel(label)
     for ax in panels[-columns:]:
         ax.set_xlabel(axis)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(len(told), 6)
-    )
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=3 if columns == 2 else 6)
     return figure
