@@ -316,6 +316,7 @@ def test_scripts_explain_themselves(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir()), "--help wrote files"
 
 
+@pytest.mark.slow  # all of them; .ci/run does it with the wheel
 @pytest.mark.parametrize("name", FOUND)
 def test_script_runs_in_its_smallest_form(name: str, tmp_path: Path) -> None:
     smallest = SMALLEST[name]
