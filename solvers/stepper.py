@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -76,7 +77,7 @@ class Accuracy:
     deviation: Callable[[State], State] | None = field(default=None, compare=False)
 
 
-class Stepper:
+class Stepper(ABC):
     """A one-step method; a subclass sets the attributes and gives `step`.
 
     A stepper as a user writes it holds no state of any solve. `begin` gives the one that a solve
@@ -99,7 +100,10 @@ class Stepper:
         parts: of a reversible method, what its step consists of; see `solvers.oscillators`.
 
     Example:
-        >>> Stepper().begin(None, None, Accuracy()).plan(None, None, None) is None
+        >>> class Still(Stepper):
+        ...     def step(self, f, h, x, fx, *, error=True, mid=False, plan=None):
+        ...         return Step(x)
+        >>> Still().begin(None, None, Accuracy()).plan(None, None, None) is None
         True
     """
 
@@ -152,12 +156,14 @@ class Stepper:
     def judged(
         self, step: Step, accepted: Bool[np.ndarray, " clocks"], h: Float[np.ndarray, " clocks"]
     ) -> None:
-        """Hear what became of a step of sizes ``h``: which clocks accepted it."""
+        """Hear what became of a step of sizes ``h``: which clocks accepted it; not all care."""
+        return
 
     def story(self) -> str:
         """Tell after the solve what its steps were like, for ``stats.reason``; "" for nothing."""
         return ""
 
+    @abstractmethod
     def step(
         self,
         f: Any,
@@ -183,7 +189,6 @@ class Stepper:
         Returns:
             The new state and what was asked for.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no step")
 
     def bounded(self, known: Structure, h: float) -> bool:
         """Whether no error grows in steps of at most ``h``, undone ones included, for certain."""
