@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
+
+from solvers.normals import Normals
 
 HORIZON = 24
 """Paths live on |t| <= 2^24."""
@@ -68,10 +69,8 @@ class Brownian:
     whose two ends do share one, hence shorter than 6e-8 t, is refused. Negative times have a
     path of their own. Backward increments W(t - h) - W(t) serve solves in falling time.
 
-    *Each xi* is a standard normal from Philox with a key and a counter (Salmon et al., Parallel
-    random numbers: as easy as 1, 2, 3, SC 2011): the key is the seed and the graph, the counter
-    the node of the tree, so that no two nodes ever share a number. The bits are those of numpy's
-    Philox and `standard_normal`, whatever the device and the number of threads.
+    *Each xi* is a standard normal that belongs to the seed, the entry, and the node of the tree:
+    see `Normals`. No two nodes ever share a number.
 
     *Increments add up bit for bit.* Values are rounded to multiples of q = 2^-38. Multiples of q
     below 2^53 q = 2^15 are float64 numbers, hence so are their differences and all partial sums of
@@ -86,16 +85,14 @@ class Brownian:
     14 arrays of the shape in float64; a query far from the last ones starts at the root.
 
     Args:
-        seed: A number from 0 to 2^64 - 1, or one for each graph. Graph g of one seed s has the key
-            (s, g), and graph g of seeds s_0, s_1, ... the key (s_g, 0): given a seed of its own,
-            a graph in a batch meets the noise it would meet alone.
+        seed: A number from 0 to 2^64 - 1, or one for each graph: given a seed of its own, a graph
+            in a batch meets the noise it would meet alone.
         shape: Of the values.
         nodes: Rows of each graph, which follow one another along the first axis; None for one.
         part: Tells apart the parts of a state.
-        graph: Of the first graph, where these are some of a larger batch.
+        first: Where these rows begin, if they are some of a larger state of the same seed.
 
     Attributes:
-        keys: Of the graphs' random numbers.
         draws: Arrays of normals drawn so far.
 
     Raises:
@@ -119,7 +116,7 @@ class Brownian:
         *,
         nodes: Sequence[int] | None = None,
         part: int = 0,
-        graph: int = 0,
+        first: int = 0,
     ) -> None:
         self.shape, self.part = tuple(shape), part
         # At least one axis: numpy turns 0-d arrays into numbers.
@@ -127,13 +124,8 @@ class Brownian:
         counts = self._inner[:1] if nodes is None else tuple(nodes)
         if sum(counts) != self._inner[0]:
             raise ValueError(f"nodes adds up to {sum(counts)} rows and the shape has {shape[0]}")
-        self.keys = keys(seed, len(counts), graph)
-        ends = np.cumsum([0, *counts])
-        self._rows = [slice(a, b) for a, b in pairwise(ends)]
-        self._bits = np.random.Philox(key=0)
-        self._normal = np.random.Generator(self._bits)
-        self._state = self._bits.state
-        self._noise = np.empty(self._inner)
+        row = math.prod(self._inner[1:])
+        self._normals = Normals(seed, [count * row for count in counts], first * row)
         self._work = [np.empty(self._inner) for _ in range(3)]
         self._cells: list[_Cell] = []
         self._values: dict[float, Tensor] = {}
@@ -226,37 +218,7 @@ class Brownian:
     def _draw(self, place: int, kind: int, side: int) -> np.ndarray:
         """Standard normals that belong to one node of the tree, in a buffer that is used again."""
         self.draws += 1
-        out = self._noise
-        for key, rows in zip(self.keys, self._rows, strict=True):
-            counter = self._state["state"]
-            counter["key"][:] = key
-            counter["counter"][:] = (0, place, kind, 2 * self.part + side)
-            # The generator's buffer is empty: its numbers start with the counter.
-            self._state["buffer_pos"] = 4
-            self._bits.state = self._state
-            self._normal.standard_normal(out=out[rows])
-        return out
-
-
-def keys(seed: int | Sequence[int], graphs: int, first: int = 0) -> list[tuple[int, int]]:
-    """The keys of the graphs' random numbers; see `Brownian`.
-
-    Raises:
-        ValueError: For seeds out of range or of another number than graphs.
-
-    >>> keys(7, 2), keys([7, 8], 2)
-    ([(7, 0), (7, 1)], [(7, 0), (8, 0)])
-    """
-    if isinstance(seed, int):
-        found = [(seed, first + g) for g in range(graphs)]
-    elif len(seed) == graphs:
-        found = [(int(one), 0) for one in seed]
-    else:
-        raise ValueError(f"{len(seed)} seeds for {graphs} graphs; give one each, or one for all")
-    for one, _ in found:
-        if not 0 <= one < 2**64:
-            raise ValueError(f"seed {one} is out of range; give a whole number from 0 to 2^64 - 1")
-    return found
+        return self._normals.draw((place, kind, 2 * self.part + side)).reshape(self._inner)
 
 
 def _rounded(value: np.ndarray) -> np.ndarray:

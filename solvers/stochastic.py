@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.brownian import Brownian, keys
+from solvers.brownian import Brownian
 from solvers.explicit import combine
 from solvers.flow import Flow
 from solvers.noise import NoiseTerm
+from solvers.normals import check_seed
 from solvers.rows import Rows, State
 from solvers.stepper import Accuracy, Step, Stepper
 
@@ -81,9 +82,11 @@ class Drivers:
     def _of(self, g: int) -> list[Brownian]:
         """The paths of one graph, which keeps its own time."""
         if g not in self._alone:
-            seed = self.seed if isinstance(self.seed, int) else [self.seed[g]]
+            seed, first = self.seed, sum(self._nodes[:g])
+            if not isinstance(seed, int):
+                seed, first = seed[g], 0
             self._alone[g] = [
-                Brownian(seed, (self._nodes[g], *shape[1:]), part=k, graph=g)
+                Brownian(seed, (self._nodes[g], *shape[1:]), part=k, first=first)
                 for k, shape in enumerate(self._shapes)
             ]
         return self._alone[g]
@@ -149,7 +152,7 @@ class StochasticStepper(Stepper):
         self.check(noise, name)
         own = self.seeded(None)
         assert own.seed is not None
-        keys(own.seed, rows.num_graphs)
+        check_seed(own.seed, rows.num_graphs)
         own._rows, own._drivers = rows, None
         return own
 

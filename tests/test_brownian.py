@@ -105,7 +105,11 @@ def test_the_middle_of_a_refined_step_is_that_of_a_bridge() -> None:
 
 def test_neighbours_in_space_and_seed_are_not_correlated() -> None:
     values = [Brownian(seed, (PATHS,), part=part)(0.7) for seed in (1, 2) for part in (0, 1)]
-    values += [values[0].roll(1), Brownian(1, (PATHS,))(-0.7), Brownian(1, (PATHS,), graph=1)(0.7)]
+    values += [
+        values[0].roll(1),
+        Brownian(1, (PATHS,))(-0.7),
+        Brownian(1, (PATHS,), first=PATHS)(0.7),
+    ]
     off = torch.corrcoef(torch.stack(values)).fill_diagonal_(0.0)
     assert off.abs().max() < 4.5 / math.sqrt(PATHS)
 
@@ -116,7 +120,7 @@ def test_a_graph_meets_the_noise_of_its_own_seed_whatever_its_companions() -> No
     assert torch.equal(batch[3:], Brownian([6], (7, 2))(0.3))
     one = Brownian(4, (10, 2), nodes=[3, 7])(0.3)
     assert torch.equal(one[:3], batch[:3])
-    assert torch.equal(one[3:], Brownian(4, (7, 2), graph=1)(0.3))
+    assert torch.equal(one[3:], Brownian(4, (7, 2), first=3)(0.3))
     assert not torch.equal(one[3:], batch[3:])
 
 

@@ -112,7 +112,7 @@ def test_with_one_seed_graphs_have_different_noise() -> None:
     t = torch.tensor([[0.0, 0.0], [1.0, 0.7]], dtype=torch.float64)
     x = solve(Noise(1.0), torch.zeros(4), t, graph, solver=EulerMaruyama(6), steps=1).final
     assert torch.equal(x[:2], Brownian(6, (2,))(1.0).float())
-    assert torch.equal(x[2:], Brownian(6, (2,), graph=1)(0.7).float())
+    assert torch.equal(x[2:], Brownian(6, (2,), first=2)(0.7).float())
 
 
 def test_a_graph_that_fails_leaves_the_others_on_their_path() -> None:
