@@ -30,6 +30,7 @@ from tqdm import tqdm
 from analysis import held_out, median_bandwidths, mmd2, plots, wasserstein
 from analysis.held_out import HeldOut
 from neuralpde import data, flows, solve
+from solvers import StochasticHeun
 
 PAIRS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "8gaussians-moons": (flows.eight_gaussians, flows.moons),
@@ -150,7 +151,7 @@ def without(
     sampler: Any = flows.ProbabilityFlow(network)
     if not noise:
         sampler = flows.StochasticSampler(flows.Learned(network, path, args.sigma))
-        how |= {"solver": "stochastic_heun", "generator": generator}
+        how |= {"solver": StochasticHeun(shared=False), "generator": generator}
     started = perf_counter()
     states = flows.carry(sampler, graph, x0, path.ends, **how)
     return seen, unseen, units.back(states.double()), perf_counter() - started

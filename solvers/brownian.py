@@ -121,11 +121,8 @@ class Brownian:
         self.shape, self.part = tuple(shape), part
         # At least one axis: numpy turns 0-d arrays into numbers.
         self._inner = self.shape or (1,)
-        counts = self._inner[:1] if nodes is None else tuple(nodes)
-        if sum(counts) != self._inner[0]:
-            raise ValueError(f"nodes adds up to {sum(counts)} rows and the shape has {shape[0]}")
-        row = math.prod(self._inner[1:])
-        self._normals = Normals(seed, [count * row for count in counts], first * row)
+        counts, begin = runs(self.shape, nodes, first)
+        self._normals = Normals(seed, counts, begin)
         self._work = [np.empty(self._inner) for _ in range(3)]
         self._cells: list[_Cell] = []
         self._values: dict[float, Tensor] = {}
@@ -219,6 +216,27 @@ class Brownian:
         """Standard normals that belong to one node of the tree, in a buffer that is used again."""
         self.draws += 1
         return self._normals.draw((place, kind, 2 * self.part + side)).reshape(self._inner)
+
+
+def runs(shape: tuple[int, ...], nodes: Sequence[int] | None, first: int) -> tuple[list[int], int]:
+    """How many numbers each graph has, and where the first row's begin.
+
+    Args:
+        shape: Of a state.
+        nodes: Rows of each graph; None for one graph.
+        first: Row of a larger state that is the first of these.
+
+    Raises:
+        ValueError: For graphs that do not add up to the state.
+
+    >>> runs((5, 2), [2, 3], 4)
+    ([4, 6], 8)
+    """
+    rows, numbers = (*shape, 1)[0], math.prod(shape[1:])
+    counts = [rows] if nodes is None else list(nodes)
+    if sum(counts) != rows:
+        raise ValueError(f"nodes adds up to {sum(counts)} rows and the shape has {rows}")
+    return [count * numbers for count in counts], first * numbers
 
 
 def _rounded(value: np.ndarray) -> np.ndarray:

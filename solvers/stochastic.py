@@ -14,6 +14,7 @@ from torch import Tensor
 from solvers.brownian import Brownian
 from solvers.explicit import combine
 from solvers.flow import Flow
+from solvers.increments import Increments
 from solvers.noise import NoiseTerm
 from solvers.normals import check_seed
 from solvers.rows import Rows, State
@@ -34,12 +35,13 @@ def drawn_seed(generator: torch.Generator | None = None) -> int:
 
 
 class Drivers:
-    """The Brownian paths of a state: one for every entry of every part.
+    """The noise of a state: Brownian paths, or increments, for every entry of every part.
 
     Args:
         seed: A number, or one for each graph; see `Brownian`.
         rows: How rows belong to graphs.
         like: A state: its shapes, device and dtype are those of the increments.
+        shared: Whether other grids meet the same path.
 
     >>> drivers = Drivers(1, Rows(), (torch.zeros(2),))
     >>> zero, one, two = (np.array([t]) for t in (0.0, 1.0, 2.0))
@@ -48,18 +50,21 @@ class Drivers:
     True
     """
 
-    def __init__(self, seed: int | Sequence[int], rows: Rows, like: State) -> None:
+    def __init__(
+        self, seed: int | Sequence[int], rows: Rows, like: State, shared: bool = True
+    ) -> None:
         self.seed, self.rows = seed, rows
+        self._kind = Brownian if shared else Increments
         self._like = tuple(part.detach()[:0] if part.dim() else part.detach() for part in like)
         self._shapes = [tuple(part.shape) for part in like]
         self._nodes = [self._shapes[0][0] if self._shapes[0] else 1]
         if rows.batch is not None:
             self._nodes = torch.bincount(rows.batch, minlength=rows.num_graphs).tolist()
         self._together = [
-            Brownian(seed, shape, nodes=self._nodes if shape else None, part=k)
+            self._kind(seed, shape, nodes=self._nodes if shape else None, part=k)
             for k, shape in enumerate(self._shapes)
         ]
-        self._alone: dict[int, list[Brownian]] = {}
+        self._alone: dict[int, list[Brownian | Increments]] = {}
 
     def __call__(self, start: np.ndarray, end: np.ndarray) -> State:
         """W(end) - W(start) from the clocks' `start` to their `end`; clocks that stay get 0."""
@@ -79,14 +84,14 @@ class Drivers:
                     one[ends[g] - self._nodes[g] : ends[g]] = own
         return tuple(one.to(part) for one, part in zip(whole, self._like, strict=True))
 
-    def _of(self, g: int) -> list[Brownian]:
+    def _of(self, g: int) -> list[Brownian | Increments]:
         """The paths of one graph, which keeps its own time."""
         if g not in self._alone:
             seed, first = self.seed, sum(self._nodes[:g])
             if not isinstance(seed, int):
                 seed, first = seed[g], 0
             self._alone[g] = [
-                Brownian(seed, (self._nodes[g], *shape[1:]), part=k, first=first)
+                self._kind(seed, (self._nodes[g], *shape[1:]), part=k, first=first)
                 for k, shape in enumerate(self._shapes)
             ]
         return self._alone[g]
@@ -111,6 +116,8 @@ class StochasticStepper(Stepper):
     Args:
         seed: Of the path: a number from 0 to 2^64 - 1, or one for each graph; None lets the solve
             draw one from its generator.
+        shared: Whether grids of one seed share their path. If not, the noise is that of
+            `Increments`: a draw a step in place of some thirty, for those who only sample.
 
     Attributes:
         stochastic: True: the method is for fields with noise, and for no others.
@@ -123,13 +130,14 @@ class StochasticStepper(Stepper):
     stability = 2.0
     seed: int | Sequence[int] | None
 
-    def __init__(self, seed: int | Sequence[int] | None = None) -> None:
-        self.seed = seed
+    def __init__(self, seed: int | Sequence[int] | None = None, *, shared: bool = True) -> None:
+        self.seed, self.shared = seed, shared
         self._rows = Rows()
         self._drivers: Drivers | None = None
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(seed={self.seed})"
+        apart = "" if self.shared else ", shared=False"
+        return f"{type(self).__name__}(seed={self.seed}{apart})"
 
     def seeded(self, generator: torch.Generator | None) -> Self:
         """Return the method with a seed drawn from a generator, unless it has one.
@@ -167,7 +175,7 @@ class StochasticStepper(Stepper):
         """Note the interval of the step."""
         if self._drivers is None:
             assert self.seed is not None
-            self._drivers = Drivers(self.seed, self._rows, x)
+            self._drivers = Drivers(self.seed, self._rows, x, self.shared)
         end = f.t + f.h if f.end is None else f.end
         return Stretch(f.h, np.where(f.h != 0, end, f.t))
 
@@ -190,6 +198,7 @@ class EulerMaruyama(StochasticStepper):
 
     Args:
         seed: Of the Brownian path; None lets the solve draw one.
+        shared: See `StochasticStepper`.
 
     References:
         Maruyama, Rend. Circ. Mat. Palermo 4 (1955), 48; Kloeden and Platen, Numerical solution of
@@ -239,6 +248,7 @@ class StochasticHeun(StochasticStepper):
 
     Args:
         seed: Of the Brownian path; None lets the solve draw one.
+        shared: See `StochasticStepper`.
 
     References:
         Ruemelin, Numerical treatment of stochastic differential equations, SIAM J. Numer. Anal. 19

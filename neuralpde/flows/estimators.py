@@ -222,7 +222,8 @@ def _controlled(
     # Controls may depend on each other: on straight paths u, x and the score are sums of the same.
     moments = torch.linalg.pinv(scaled.T @ scaled, rtol=1e-9, hermitian=True)
     weights = moments @ (scaled.T @ (values - values.mean()))
-    return values - columns @ (weights / torch.where(sizes > 0, sizes, 1.0))
+    rest: Tensor = values - columns @ (weights / torch.where(sizes > 0, sizes, 1.0))
+    return rest
 
 
 def _units(x: Tensor) -> list[Tensor]:

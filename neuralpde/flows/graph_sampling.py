@@ -10,6 +10,7 @@ from neuralpde.fields.field import Field
 from neuralpde.graph import Graph
 from neuralpde.solve import solve
 from solvers.schedules import Schedule
+from solvers.stepper import Stepper
 
 CHUNK = 64
 """States at once: with narrow networks on some hundred nodes, what stays in a core's cache."""
@@ -22,7 +23,7 @@ def carry(
     span: tuple[float, float],
     *,
     steps: int,
-    solver: str = "heun",
+    solver: str | Stepper = "heun",
     schedule: Schedule | str | None = None,
     generator: torch.Generator | None = None,
     chunk: int = CHUNK,
