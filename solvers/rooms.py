@@ -45,8 +45,8 @@ def rooms(x: Float[Tensor, "nodes columns"]) -> list[Room]:
 
     Example:
         >>> import torch
-        >>> [room.columns for room in rooms(torch.ones(5, 40))]
-        [slice(0, 32, None), slice(32, 40, None)]
+        >>> [room.columns for room in rooms(torch.ones(5, 80))]
+        [slice(0, 64, None), slice(64, 80, None)]
     """
     every, shared = pieces(x), buffers(x, 2)
     return [
