@@ -82,7 +82,7 @@ def as_trajectory(
     graphs = problem.rows.num_graphs
     several = graphs > 1
     reasons = [*reason]
-    if problem.graph is not None or problem.watch:
+    if problem.tracked or problem.watch:
         reasons.append("energy and measures at the saved times")
     if problem.progress:
         reasons.append("no progress bar, which only our own steppers move")
@@ -120,7 +120,7 @@ def as_trajectory(
 def _measure(problem: Problem, trajectory: Trajectory, x: State) -> None:
     """Energy and measures at the saved times that each graph reached."""
     form = problem.form()
-    energy = None if form is None else EnergyTrack(form)
+    energy = EnergyTrack(form) if form is not None and problem.tracked else None
     watch = WatchTrack(problem.watch, problem.graph, problem.packed)
     everyone = problem.rows.num_graphs
     for s, times in enumerate(problem.times):

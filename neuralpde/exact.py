@@ -83,7 +83,7 @@ class ExactRoute:
             _dense=self._again(problem, stats, self.method),
             _why_not_dense="it cannot be computed again",
         )
-        if problem.graph is not None:
+        if problem.tracked:
             self._attach_energy(problem, trajectory)
         self._watch(problem, trajectory)
         return trajectory

@@ -74,7 +74,9 @@ class March:
             times = np.repeat(times, problem.rows.num_graphs, axis=1)
         times = times if own else times[:, :1]
         form = problem.form()
-        track = None if form is None else self._track(problem, form)
+        track = None
+        if form is not None and (problem.tracked or problem.stop is not None):
+            track = self._track(problem, form)
         watch = WatchTrack(problem.watch, problem.graph, problem.packed, stepping=True)
         monitors = tuple(m for m in (track, watch if problem.watch else None) if m is not None)
         pace = self._pace(problem, times, form)

@@ -41,6 +41,7 @@ class Problem:
         rows: How rows belong to graphs.
         t: Save times as given, float64 and differentiable.
         times: The same as numbers, `[saved, graphs or 1]`.
+        tracked: Whether the energy is measured.
     """
 
     f: Callable[[Tensor, Any], Any]
@@ -61,6 +62,7 @@ class Problem:
     schedule: Any
     max_steps: int
     watch: tuple[Any, ...]
+    tracked: bool
     stop: Stopping | None
     grad: str
     generator: torch.Generator | None
@@ -179,7 +181,8 @@ def pose(
         steps,
         None if schedule is None else schedules.get(schedule),
         max_steps,
-        tuple(watch) if isinstance(watch, (tuple, list)) else (watch,),
+        () if watch is None else tuple(watch) if isinstance(watch, (tuple, list)) else (watch,),
+        the_graph is not None and watch is not None,
         stopping,
         grad,
         generator,

@@ -57,7 +57,8 @@ def solve(
         atol: Absolute tolerance, 1e-6 by default; it plays no part in exact solves.
         error_scale: What step control compares errors with: "state", or "deviation" (x - P x, P
             the projection onto the kernel of the field's Laplacian) for rates near consensus.
-        watch: A measure, or several, evaluated at the start and after every accepted step.
+        watch: A measure, or several, evaluated at the start and after every accepted step, beside
+            the energy; None measures nothing, the energy neither, as training does.
         save: None: both ends, or the entries of `t`; "end": the last state; "steps": all of them.
         grad: "auto", "none", "tape", "replay", "reversible" (exact solves) or "adjoint"
             (torchdiffeq).

@@ -107,7 +107,7 @@ class Trajectory:
 
     @property
     def energy(self) -> Series | None:
-        """The field's own Dirichlet energy along time, or None without a graph."""
+        """The field's own Dirichlet energy along time; None without a graph, or with watch=None."""
         return self["energy"] if "energy" in self._series else None
 
     @property

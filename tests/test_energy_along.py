@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuralpde import Graph, Series, Trajectory, catalogue, solve
+from neuralpde import Graph, Series, Trajectory, catalogue, solve, stopping
 from neuralpde.fields import Diffusion, Field, Heat, Source, Wave, allen_cahn
 from neuralpde.tracking import EnergyTrack
 
@@ -301,3 +301,25 @@ def test_without_a_graph_there_is_no_energy() -> None:
     traj = solve(Silent(), normal(4, 1), 1.0)
     assert traj.energy is None
     assert "energy" not in traj
+
+
+@pytest.mark.parametrize("solver", ["exact", "tsit5", "rk4", "torchdiffeq:dopri5", "scipy:RK45"])
+def test_who_watches_nothing_gets_the_same_states_and_no_energy(solver: str) -> None:
+    graph = catalogue.grid(4, 5)
+    x0 = normal(20, 3)
+    how = {"solver": solver, "steps": 10 if solver == "rk4" else None}
+    silent, watched = (solve(Heat(), x0, 1.0, graph, watch=w, **how) for w in (None, ()))
+    assert torch.equal(silent.final, watched.final)
+    assert silent.stats.nfe == watched.stats.nfe
+    assert silent.energy is None
+    assert list(silent) == []
+    assert "energy" in watched
+
+
+def test_a_stop_by_energy_needs_no_watching() -> None:
+    graph = catalogue.grid(4, 5)
+    x0 = normal(20, 3)
+    how = {"solver": "tsit5", "stop": stopping.EnergyBelow(0.1)}
+    one, other = (solve(Heat(), x0, 50.0, graph, watch=w, **how) for w in (None, ()))
+    assert torch.equal(one.final, other.final)
+    assert one.status == other.status != "done"

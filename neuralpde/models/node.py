@@ -140,7 +140,7 @@ class NodeModel(nn.Module):
     ) -> State:
         """The state at T, from which the decoder reads."""
         found: State = self._solved(
-            x, graph, self.end, save="end", watch=(), generator=generator
+            x, graph, self.end, save="end", watch=None, generator=generator
         ).final
         return found
 
