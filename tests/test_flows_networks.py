@@ -19,7 +19,7 @@ from neuralpde.flows import (
     bridge_loss,
     draw_times,
 )
-from neuralpde.flows.networks import time_features
+from neuralpde.flows.networks import Layer, time_features
 from neuralpde.graph import Graph
 from neuralpde.testing import check_field
 
@@ -54,6 +54,17 @@ def test_graphs_of_a_batch_keep_their_own_times() -> None:
 
 def test_the_graph_network_is_a_field_of_the_contract() -> None:
     check_field(network(3), ring(5))
+
+
+def test_a_round_is_its_formula() -> None:
+    torch.manual_seed(0)
+    layer, A = Layer(4, 3).double(), ring(5).adjacency("row").to(torch.float64)
+    h, tau = torch.randn(5, 4).double(), torch.randn(5, 3).double()
+    inner = h @ layer.own.weight.T + layer.own.bias + A.to_dense() @ h @ layer.near.weight.T
+    for times in (tau, tau[:1]):
+        mixed = torch.nn.functional.silu(inner + times @ layer.time.weight.T)
+        wanted = h + mixed @ layer.out.weight.T + layer.out.bias
+        torch.testing.assert_close(layer(A, h, times), wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_rounds_without_messages_leave_the_hidden_state() -> None:

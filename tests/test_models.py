@@ -11,6 +11,7 @@ from neuralpde.fields import Field, GraphCON, Heat, Layers, Schroedinger, SheafD
 from neuralpde.models import EnergyPenalty, NodeModel, Recipe
 from neuralpde.models.recipe import TRAINABLE
 from neuralpde.models.states import flattened, opened, readout, width
+from neuralpde.tracking import EnergyTrack
 
 DOUBLE = torch.float64
 NODES = 10
@@ -186,6 +187,16 @@ def test_watching_changes_nothing() -> None:
     assert one.training
     assert one.encoder.training
     assert not one.decoder[1].training
+
+
+def test_outputs_alone_measure_no_energy(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Recipe("heat", 3, 2, channels=4, solver="rk4", steps=3).build().double()
+    graph, x = ring(), features()
+    wanted = model.eval()(x, graph)
+    monkeypatch.setattr(EnergyTrack, "__call__", None)
+    assert torch.equal(model(x, graph), wanted)
+    with pytest.raises(TypeError):
+        model.trajectory(x, graph)
 
 
 def test_the_trajectory_ends_where_the_decoder_reads() -> None:
