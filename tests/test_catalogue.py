@@ -140,6 +140,7 @@ def test_sbm_with_certain_edges_is_the_graph_of_its_blocks() -> None:
     assert torch.equal(dense(graph), joined.double().fill_diagonal_(0))
 
 
+@pytest.mark.slow
 def test_sbm_draws_every_pair_with_its_probability() -> None:
     p = torch.tensor([[0.5, 0.05], [0.05, 0.2]], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)

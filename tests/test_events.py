@@ -39,8 +39,11 @@ class Ball(nn.Module):
         return y[0] - self.floor
 
 
+HEUN = pytest.param("adaptive_heun", marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize("interface", [odeint, odeint_adjoint])
-@pytest.mark.parametrize("method", [None, "tsit5", "dopri8", "bosh3", "adaptive_heun"])
+@pytest.mark.parametrize("method", [None, "tsit5", "dopri8", "bosh3", HEUN])
 def test_a_ball_lands_when_the_closed_form_says(interface: object, method: str | None) -> None:
     ball = Ball()
     h0 = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)

@@ -53,7 +53,9 @@ def test_fixed_steps_are_taken_as_asked() -> None:
     torch.testing.assert_close(end, x0 / (1 - 100), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("copies", [1, 60], ids=["by LU", "by GMRES"])
+@pytest.mark.parametrize(
+    "copies", [1, pytest.param(60, marks=pytest.mark.slow)], ids=["by LU", "by GMRES"]
+)
 def test_relaxation_oscillations_jump_at_loose_tolerances(copies: int) -> None:
     # The second component is 1e-3 on the slow branch: atol does not look at it.
     x0 = VDP.start().expand(copies, 2)

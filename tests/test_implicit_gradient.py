@@ -69,7 +69,7 @@ def test_the_operators_of_these_tests_are_what_they_say(kind: str) -> None:
 
 
 @every
-@pytest.mark.parametrize("pointwise", [True, False])
+@pytest.mark.parametrize("pointwise", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("grad", ["tape", pytest.param("replay", marks=pytest.mark.slow)])
 def test_gradients_are_those_of_differences(name: str, pointwise: bool, grad: str) -> None:
     path = catalogue.path(3)

@@ -84,6 +84,7 @@ def test_weights_come_back_from_clean_snapshots() -> None:
     assert found.history[-1] < 1e-4 * found.history[0]
 
 
+@pytest.mark.slow
 def test_the_error_follows_the_noise_and_the_misfit_its_degrees_of_freedom() -> None:
     graph = catalogue.grid(5, 5)
     truth = (0.5 * torch.randn(40, dtype=torch.float64)).exp()

@@ -47,6 +47,7 @@ class DampedWave:
         return peak_memory(lambda: self.gradient(steps, grad)) / self.megabytes
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_steps() -> None:
     wave = DampedWave(500, 32)
     few, many = wave.held(40, "reversible"), wave.held(160, "reversible")

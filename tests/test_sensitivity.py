@@ -318,6 +318,7 @@ def test_graphs_may_have_times_of_their_own() -> None:
         torch.testing.assert_close(found.value[1, g, 3 * g : 3 * g + 3], K, rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_sources_taken_in_turn_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, x0, field = catalogue.ring(6), normal(6, 2), AllenCahn()
     together = sensitivity(field, x0, 1.0, graph, sources=[5, 0, 3])

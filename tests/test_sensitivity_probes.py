@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from analysis import sensitivity
@@ -23,6 +24,7 @@ def test_probes_are_right_on_average_within_their_errors() -> None:
     assert f"{many} probes" in probed.method
 
 
+@pytest.mark.slow
 def test_standard_errors_are_the_spread_of_repeated_probes() -> None:
     field, graph, x0 = double(lambda: GRAFF(4)), catalogue.path(3), normal(3, 4)
     seed = torch.Generator().manual_seed(0)

@@ -168,6 +168,7 @@ def test_states_without_channels_and_in_single_precision_pass() -> None:
         torch.testing.assert_close(ends[0], ends[1], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_long_solve_neither_recurses_nor_crawls() -> None:
     # torchsde's issues 105 and 109: RecursionError on long horizons, slow searches.
     x0 = torch.zeros(2, 1)
