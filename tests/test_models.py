@@ -232,6 +232,28 @@ def test_stalks_velocities_and_phases_come_and_go() -> None:
     assert torch.equal(flattened((hidden, v)), hidden)
 
 
+def test_further_layers_of_an_encoder_follow_or_add() -> None:
+    x = features()
+    for residual in (False, True):
+        recipe = Recipe("heat", 3, 2, 4, encoder_layers=3, encoder_residual=residual)
+        encoder = recipe.build().double().eval().encoder
+        first, *further = (one for one in encoder.modules() if isinstance(one, nn.Linear))
+        wanted = first(x)
+        for linear in further:
+            wanted = linear(wanted.relu()) + residual * wanted
+        assert len(further) == 2
+        torch.testing.assert_close(encoder(x), wanted)
+        drops = [one.p for one in encoder.modules() if isinstance(one, nn.Dropout)]
+        assert drops == [0.5] * (3 + residual)
+
+
+def test_recipes_of_earlier_ledgers_are_told_by_the_same_settings() -> None:
+    assert "encoder_residual" not in Recipe("heat", 3, 2).settings()
+    own = Recipe("heat", 3, 2, encoder_layers=2, encoder_residual=True)
+    assert own.settings()["encoder_residual"] is True
+    assert Recipe(**own.settings()) == own
+
+
 def test_what_cannot_be_built_is_refused() -> None:
     identity = nn.Identity()
     with pytest.raises(ValueError, match="positive, finite"):
@@ -248,6 +270,8 @@ def test_what_cannot_be_built_is_refused() -> None:
         Recipe("gramd", 3, 2)
     with pytest.raises(ValueError, match="heads"):
         Recipe("grand", 3, 2, options={"head": 2}).build()
+    with pytest.raises(ValueError, match="encoder_layers to 2 or more"):
+        Recipe("heat", 3, 2, encoder_residual=True)
     with pytest.raises(ValueError, match="takes none"):
         Recipe("heat", 3, 2, options={"rate": 2.0})
 

@@ -15,6 +15,7 @@ from neuralpde.models.recipe import MODELS
 RECIPES = [
     Recipe("grand", 3, 2, 4, {"heads": 2, "source": True}, end=2.0, learned_end=True),
     Recipe("graff", 3, 2, 4, {"weights": "diag"}, encoder_layers=2),
+    Recipe("graff", 3, 2, 4, encoder_layers=3, encoder_residual=True),
     Recipe("sheaf", 3, 2, 4, {"stalk": 2, "variant": "frozen"}, layers=3, steps=3, act="elu"),
     Recipe("g2", 3, 2, 4, {"p": 2.0}, steps=4, solver="euler", batch_norm=True),
     Recipe("heat", 3, 2, 4, end=3.0, rtol=1e-3),

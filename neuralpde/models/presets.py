@@ -107,7 +107,7 @@ def _graff(data: str, recipe: Recipe) -> tuple[Recipe, Training]:
     name = {"PubMed": "Pubmed", "chameleon_filtered": "Chameleon"}.get(data, data)
     if name not in GRAFF_SETS:
         return _plain(data, recipe)
-    found = GRAFF.preset(name)
+    found, words = GRAFF.preset(name), name in ("Texas", "Wisconsin", "Cornell")
     options = dict(found.settings)
     channels = options.pop("channels")
     numbers = found.training
@@ -118,7 +118,8 @@ def _graff(data: str, recipe: Recipe) -> tuple[Recipe, Training]:
         end=found.end,
         solver=found.solver,
         steps=found.steps,
-        encoder_layers=2 if name in ("Texas", "Wisconsin", "Cornell") else 1,
+        encoder_layers=3 if words else 1,
+        encoder_residual=words,
         input_dropout=numbers["input_dropout"],
         dropout=numbers["dropout"],
     )

@@ -28,6 +28,7 @@ from neuralpde.fields import (
 from neuralpde.fields.registry import FIELDS
 from neuralpde.models.baselines import KINDS, Convolutions, mixing
 from neuralpde.models.node import NodeModel
+from neuralpde.models.residual import Residual
 from neuralpde.models.sparse import SparseInput
 from neuralpde.models.stack import Block, Stack
 from neuralpde.models.states import readout, width
@@ -73,6 +74,7 @@ class Recipe:
     """A model for nodes in numbers and names; `build` makes it.
 
         encoder   dropout, linear, (batch norm), then per further layer: act, dropout, linear
+                  or, with `encoder_residual`, dropout, x + linear(act(x)), and dropout at the end
         decoder   act, dropout, linear
 
     With `stacked` it is a `Stack` of blocks with a norm, dropout, linear maps and a residual
@@ -93,6 +95,7 @@ class Recipe:
         separate: Whether, in blocks, a node's own numbers stand beside the mixed ones.
         end: End time, of a stack that of every block; learned with `learned_end`.
         encoder_layers: Linear layers of the encoder.
+        encoder_residual: Whether those after the first are added to what they read.
         encoder_act: Whether the encoder ends with the activation.
         batch_norm: Whether the encoder ends with batch normalisation.
         act: "relu", "elu", "gelu", "tanh" or "none".
@@ -119,6 +122,7 @@ class Recipe:
     end: float = 1.0
     learned_end: bool = False
     encoder_layers: int = 1
+    encoder_residual: bool = False
     encoder_act: bool = False
     batch_norm: bool = False
     act: str = "relu"
@@ -147,6 +151,11 @@ class Recipe:
         if self.layers < 1 or self.encoder_layers < 1:
             raise ValueError(
                 f"layers is {self.layers} and encoder_layers {self.encoder_layers}; at least 1 each"
+            )
+        if self.encoder_residual and self.encoder_layers == 1:
+            raise ValueError(
+                "encoder_residual=True is for the layers of the encoder after the first: set "
+                "encoder_layers to 2 or more"
             )
 
     def build(self) -> nn.Module:
@@ -235,7 +244,13 @@ class Recipe:
             SparseInput(nn.Linear(self.inputs, hidden), self.input_dropout),
         ]
         for _ in range(self.encoder_layers - 1):
-            parts += [ACTS[self.act](), nn.Dropout(self.dropout), nn.Linear(hidden, hidden)]
+            act, linear = ACTS[self.act](), nn.Linear(hidden, hidden)
+            if self.encoder_residual:
+                parts += [nn.Dropout(self.dropout), Residual(nn.Sequential(act, linear))]
+            else:
+                parts += [act, nn.Dropout(self.dropout), linear]
+        if self.encoder_residual:
+            parts.append(nn.Dropout(self.dropout))
         if self.encoder_act:
             parts.append(ACTS[self.act]())
         if self.batch_norm:
@@ -245,8 +260,14 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """The recipe as json holds it; `Recipe(**settings)` is the recipe again.
 
+        `encoder_residual` is left out where it is False, so that rows of ledgers that were written
+        before there was such a thing stay those of the same recipe.
+
         >>> recipe = Recipe("heat", 3, 2, end=2.0)
         >>> Recipe(**recipe.settings()) == recipe
         True
         """
-        return asdict(self)
+        settings = asdict(self)
+        if not self.encoder_residual:
+            del settings["encoder_residual"]
+        return settings
