@@ -14,7 +14,7 @@ from neuralpde.looks import Look, Parts, added, unit
 from neuralpde.operators import Pattern, SparseOperator
 from solvers.failure import unknown_name
 from solvers.inner import inner
-from solvers.lines import dots, lines
+from solvers.lines import dots, dots_, lines
 from solvers.products import products
 from solvers.rooms import Room, rooms
 from solvers.rows import Rows
@@ -203,7 +203,7 @@ class DirichletForm:
             centred, kernel = room.lines[0], lines(coefficients)
             plain = self.mass is None
             return (
-                dots(*room.lines),
+                dots_(*room.lines),
                 dots(centred, centred)
                 if plain
                 else inner(self.rows, room.first, room.first, self.mass),
