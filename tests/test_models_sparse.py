@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from neuralpde.catalogue import ring
+from neuralpde.models.baselines import KINDS, Convolutions
 from neuralpde.models.sparse import SparseInput
 
 
@@ -78,3 +80,17 @@ def test_what_was_found_is_no_part_of_the_layer() -> None:
     with torch.inference_mode():
         fresh = words()
         torch.testing.assert_close(one(fresh), one.linear(fresh))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_baselines_drop_features_and_what_lies_between_apart(kind: str) -> None:
+    net = Convolutions(kind, 200, 8, 3, layers=3, dropout=0.25, input_dropout=0.75)
+    drops = [one.p for one in net.modules() if isinstance(one, nn.Dropout)]
+    assert sorted(drops) == [0.25, 0.25, 0.75]
+    same = Convolutions(kind, 200, 8, 3, layers=3, dropout=0.25)
+    assert [one.p for one in same.modules() if isinstance(one, nn.Dropout)] == [0.25] * 3
+    # The features' dropout is before the first layer: without the others it alone is loud.
+    only = Convolutions(kind, 200, 8, 3, dropout=0.0, input_dropout=0.75).double()
+    x, graph = words(), ring(40)
+    assert not torch.equal(only(x, graph), only(x, graph))
+    assert torch.equal(only.eval()(x, graph), only(x, graph))
