@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,11 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuralpde.graph import Graph
-from neuralpde.looks import Look, Parts, added, unit
+from neuralpde.looks import Look, Parts, unit
 from neuralpde.operators import Pattern, SparseOperator
 from solvers.failure import unknown_name
 from solvers.inner import inner
-from solvers.lines import dots, dots_, lines
 from solvers.products import products
 from solvers.rooms import Room, rooms
 from solvers.rows import Rows
@@ -103,8 +101,11 @@ class DirichletForm:
         batch = torch.zeros_like(graph.components[0]) if graph.batch is None else graph.batch
         return top.scatter_reduce(0, batch, both, "amax").cpu()
 
-    def _averaging(self, graph: Graph) -> Tensor | None:
-        """Kernel coefficients of all components as one sparse product; one needs none."""
+    def _averaging(self, graph: Graph) -> tuple[Tensor, Tensor] | None:
+        """Kernel coefficients of all components, and what they make, as sparse products.
+
+        One component needs none.
+        """
         if self.components == 1:
             return None
         order = torch.argsort(self.labels, stable=True)
@@ -112,8 +113,9 @@ class DirichletForm:
         crow = torch.zeros(self.components + 1, dtype=torch.int64, device=graph.device)
         crow[1:] = counts.cumsum(0)
         shape = (self.components, graph.num_nodes)
-        return torch.sparse_csr_tensor(
-            crow.int(), order.int(), self.weights[order], shape, check_invariants=False
+        every = torch.arange(graph.num_nodes + 1, device=graph.device)
+        return _csr(crow, order, self.weights[order], shape), _csr(
+            every, self.labels, self.kernel, shape[::-1]
         )
 
     def deviation(self, x: Tensor) -> Tensor:
@@ -128,29 +130,23 @@ class DirichletForm:
         """The coefficients of P x, `[components, columns]`."""
         if self._averages is None:
             return (self.weights.to(flat.dtype) @ flat).unsqueeze(0)
-        found: Tensor = self._averages.to(flat.dtype) @ flat
+        found: Tensor = self._averages[0].to(flat.dtype) @ flat
         return found
 
-    def _project(
-        self,
-        flat: Tensor,
-        coefficients: Tensor,
-        out: Tensor | None = None,
-        work: Tensor | None = None,
-    ) -> Tensor:
-        if self._averages is not None:
-            coefficients = torch.index_select(coefficients, 0, self.labels, out=work)
-        kernel = self.kernel.to(flat.dtype).unsqueeze(1)
-        return torch.addcmul(flat, kernel, coefficients, value=-1.0, out=out)
+    def _project(self, flat: Tensor, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
+        if self._averages is None:
+            kernel = self.kernel.to(flat.dtype).unsqueeze(1)
+            return torch.addcmul(flat, kernel, coefficients, value=-1.0, out=out)
+        if out is None:
+            # Differentiable.
+            kernel = self.kernel.to(flat.dtype).unsqueeze(1)
+            return flat - kernel * coefficients.index_select(0, self.labels)
+        spread = self._averages[1].to(flat.dtype)
+        return torch.addmm(flat, spread, coefficients, alpha=-1.0, out=out)
 
-    def centre_(self, flat: Tensor, work: Tensor) -> None:
-        """Replace a real matrix x by x - P x.
-
-        Args:
-            flat: The state, or some of its columns.
-            work: Another matrix of that shape, overwritten.
-        """
-        self._project(flat, self._coefficients(flat), flat, work)
+    def centre_(self, flat: Tensor) -> None:
+        """Replace a real matrix, the state or some of its columns, by x - P x."""
+        self._project(flat, self._coefficients(flat), flat)
 
     def __call__(
         self, x: Tensor | tuple[Tensor, ...], graph: object = None
@@ -166,56 +162,46 @@ class DirichletForm:
             slope: -L x (weighted by L's metric) when it is known already: then E = -<x, slope>
                 and nothing is multiplied.
         """
-        if torch.promote_types(x.dtype, torch.float64) is x.dtype:
-            look = self.look(x, slope)
-            return Parts(look.energy, look.square, look.deviation)
-        # Squares of a state that has grown overflow in single precision long before it does.
-        size = unit(x.detach())
-        look, square = self.look(x / size, None if slope is None else slope / size), size.double()
-        square = square * square
-        return Parts(square * look.energy, square * look.square, square * look.deviation)
+        look = self.look(x, slope)
+        if x.dtype.to_real() is not torch.float64 and not look.in_range:
+            # Squares overflow in single precision, or vanish, long before the state does.
+            size = unit(x.detach())
+            look = self.look(x / size, None if slope is None else slope / size)
+            look = look.times(size.double().square())
+        return Parts(look.energy, look.square, look.deviation)
 
     def look(self, x: Tensor, slope: Tensor | None = None) -> Look:
-        """The same, not yet summed up: cheap at every step of a solve."""
+        """The same as it comes, for every step of a solve: squares may overflow."""
         with torch.no_grad():
             flat, known = self._flat(x), None if slope is None else self._flat(slope)
             half = self.half if self.half.dtype == flat.dtype else self.half.to(flat.dtype)
-            found = []
+            looks = []
             for room in products.once(self._rooms(flat)):
                 part = room.of(flat)
                 coefficients = self._coefficients(part)
-                self._project(part, coefficients, room.first, room.second)
+                self._project(part, coefficients, room.first)
                 if known is None:
                     half.addmm_(room.second, room.first)
                 else:
                     torch.mul(room.of(known), -0.5, out=room.second)
-                found.append(self._inner(room, coefficients))
-            alone = self.rows.batch is None
-            if len(found) == 1:
-                return Look(*found[0], alone)
-            join: Callable[[tuple[Tensor, ...]], Tensor] = torch.cat if alone else added
-            one, two, three = (join(parts) for parts in zip(*found, strict=True))
-            return Look(one, two, three, alone)
+                looks.append(self._read(room, coefficients))
+            return looks[0] if len(looks) == 1 else Look.added(looks)
 
-    def _inner(self, room: Room, coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Numbers that add up to <x, H x>, |x - P x|^2 and |P x|^2."""
-        if self.rows.batch is None:
-            centred, kernel = room.lines[0], lines(coefficients)
-            plain = self.mass is None
-            return (
-                dots_(*room.lines),
-                dots(centred, centred)
-                if plain
-                else inner(self.rows, room.first, room.first, self.mass),
-                dots(kernel, kernel),
-            )
-        squares = torch.linalg.vecdot(coefficients, coefficients).double()
-        graphs = squares.new_zeros(self.rows.num_graphs)
-        return (
-            inner(self.rows, room.first, room.second),
-            inner(self.rows, room.first, room.first, self.mass),
-            graphs.index_add_(0, self._graph_of, squares),
-        )
+    def _read(self, room: Room, coefficients: Tensor) -> Look:
+        """What the matrices y = x - P x and H y tell."""
+        batch = self.rows.batch
+        if batch is None:
+            kernel = torch.linalg.vector_norm(coefficients, dtype=torch.float64).square().view(1)
+        else:
+            squares = torch.linalg.vecdot(coefficients, coefficients).double()
+            kernel = squares.new_zeros(self.rows.num_graphs).index_add_(0, self._graph_of, squares)
+        if batch is None and self.mass is None:
+            deviation, product = room.sums(0).split(1)
+            return Look(product, deviation, kernel)
+        deviations, of_rows = room.of_rows(0).unbind(1)
+        if self.mass is not None:
+            deviations = deviations * self.mass
+        return Look(self.rows.sums((of_rows,)), self.rows.sums((deviations,)), kernel)
 
     def looks(self, states: list[Tensor], slopes: list[Tensor], scale: Any = 1.0) -> Look:
         """The same of several states of one shape at once, added up, `[looks, graphs]`.
@@ -243,7 +229,6 @@ class DirichletForm:
                 _each(image.mul_(centred), count, rows.batch, rows.num_graphs),
                 _each(centred.square_(), count, rows.batch, rows.num_graphs, self.mass),
                 _each(coefficients.square_(), count, groups, rows.num_graphs),
-                False,
             )
 
     def norm_alone(self, x: Tensor) -> Parts:
@@ -297,6 +282,10 @@ def _each(
     if groups is None:
         return of_rows.sum(0).unsqueeze(1)
     return of_rows.new_zeros(graphs, looks).index_add_(0, groups, of_rows).t()
+
+
+def _csr(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return torch.sparse_csr_tensor(crow.int(), col.int(), values, shape, check_invariants=False)
 
 
 def _columns(x: Tensor) -> Tensor:

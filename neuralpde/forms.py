@@ -97,8 +97,8 @@ def start_of(form: Any, graph: Graph, x0: Tensor) -> Start:
     # D^(1/2) x makes the random walk symmetric, and inner products plain.
     root = form.mass.sqrt().to(x0.real.dtype).unsqueeze(1)
 
-    def rooted(v: Tensor, spare: Tensor) -> None:
-        prepare(v, spare)
+    def rooted(v: Tensor) -> None:
+        prepare(v)
         v.mul_(root)
 
     return Start(graph.laplacian("sym"), x0, None, rooted)
@@ -186,10 +186,10 @@ class SheafForm(OneByOne):
                     L.core.addmm_(room.second, room.first)
                 else:
                     torch.neg(room.of(known), out=room.second)
-                energy = energy + inner(rows, room.first, room.second)
-                square = square + inner(rows, room.first, room.first)
-            # Numbers of a look add up to half the energy.
-            return Look(energy / 2, square, torch.zeros_like(square), alone=False)
+                pair = [rows.sums((part,)) for part in room.of_rows(0).unbind(1)]
+                square, energy = square + pair[0], energy + pair[1]
+            # A look has half the energy.
+            return Look(energy / 2, square, torch.zeros_like(square))
 
     def norm_alone(self, x: Tensor) -> Parts:
         """The squared norm per graph, which is its deviation too."""

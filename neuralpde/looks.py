@@ -8,6 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# Far within single precision: products with weights do not leave it, nor do squares of what is
+# left of a nearly constant state.
+SMALL, LARGE = 1e-12, 1e24
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -26,58 +30,64 @@ class Parts:
 
 @dataclass(frozen=True)
 class Look:
-    """One evaluation of a form as numbers that are still to be added up in double precision.
+    """One evaluation of a form, `[graphs]`, or several, `[looks, graphs]`, float64 on the device.
 
     Attributes:
-        products: They add up to E(x) / 2.
-        deviations: To |x - P x|^2.
-        kernels: To |P x|^2.
-        alone: Whether one graph has all of them; else they are one number for each graph.
+        products: E(x) / 2.
+        deviation: |x - P x|^2, in the form's metric.
+        kernel: |P x|^2.
     """
 
     products: Tensor
-    deviations: Tensor
-    kernels: Tensor
-    alone: bool
+    deviation: Tensor
+    kernel: Tensor
 
     @property
     def energy(self) -> Tensor:
-        """E(x) per graph, float64."""
-        return 2 * self._sum(self.products)
-
-    @property
-    def deviation(self) -> Tensor:
-        """|x - P x|^2 per graph, in the form's metric."""
-        return self._sum(self.deviations)
+        """E(x)."""
+        return 2 * self.products
 
     @property
     def square(self) -> Tensor:
-        """|x|^2 per graph; P is orthogonal."""
-        return self._sum(self.deviations) + self._sum(self.kernels)
+        """|x|^2; P is orthogonal."""
+        return self.deviation + self.kernel
+
+    @property
+    def in_range(self) -> bool:
+        """Whether single precision held every square that was added up, of every graph."""
+        return bool(((self.square > SMALL) & (self.square < LARGE)).all())
+
+    @classmethod
+    def added(cls, looks: Sequence[Look]) -> Look:
+        """What pieces of a state add up to."""
+        parts = zip(*(look._numbers for look in looks), strict=True)
+        return cls(*(torch.stack(numbers).sum(0) for numbers in parts))
+
+    def times(self, factor: Tensor) -> Look:
+        """The look at a state of which the squares are so many times larger."""
+        return Look(*(numbers * factor for numbers in self._numbers))
 
     @property
     def row(self) -> Look:
-        """The same, added up, as the only one of looks `[looks, graphs]`."""
-        found = (self.products, self.deviations, self.kernels)
-        one, two, three = (self._sum(numbers).unsqueeze(0) for numbers in found)
-        return Look(one, two, three, False)
+        """This one as the only one of looks `[looks, graphs]`."""
+        return Look(*(numbers.unsqueeze(0) for numbers in self._numbers))
 
     @property
     def last(self) -> Look:
         """The last one of looks `[looks, graphs]`."""
-        return Look(self.products[-1], self.deviations[-1], self.kernels[-1], self.alone)
+        return Look(*(numbers[-1] for numbers in self._numbers))
 
     @classmethod
     def joined(cls, looks: Sequence[Look]) -> Look:
         """Several looks `[looks, graphs]` as one."""
         if len(looks) == 1:
             return looks[0]
-        names = ("products", "deviations", "kernels")
-        one, two, three = (torch.cat([getattr(look, name) for look in looks]) for name in names)
-        return cls(one, two, three, looks[0].alone)
+        parts = zip(*(look._numbers for look in looks), strict=True)
+        return cls(*(torch.cat(numbers) for numbers in parts))
 
-    def _sum(self, numbers: Tensor) -> Tensor:
-        return numbers.sum(-1, keepdim=True, dtype=torch.float64) if self.alone else numbers
+    @property
+    def _numbers(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.products, self.deviation, self.kernel
 
 
 def unit(x: Tensor) -> Tensor:
@@ -94,8 +104,3 @@ def unit(x: Tensor) -> Tensor:
     exponent = (torch.frexp(largest.float()).exponent - 1).clamp(-126, 127)
     power = torch.ldexp(torch.ones_like(largest, dtype=torch.float64), exponent)
     return torch.where((largest > 0) & largest.isfinite(), power, 1.0).to(largest.dtype)
-
-
-def added(parts: tuple[Tensor, ...]) -> Tensor:
-    """The sum of what pieces of a state add up to."""
-    return torch.stack(parts).sum(0)

@@ -46,19 +46,3 @@ def dots(x: Lines, y: Lines) -> Float[Tensor, " lines"]:
         else:
             found.append(torch.linalg.vecdot(a, b))
     return found[0] if len(found) == 1 else torch.cat(found)
-
-
-def dots_(x: Lines, y: Lines) -> Float[Tensor, " lines"]:
-    """Return what `dots` does of two different states; the second may be overwritten.
-
-    Products then take no memory of their own, which would push states out of the cache.
-
-    Example:
-        >>> dots_(lines(torch.ones(512)), lines(torch.ones(512)))
-        tensor([512.])
-    """
-    found = [
-        torch.dot(a, b).view(1) if a.dim() == 1 else b.mul_(a).sum(1)
-        for a, b in zip(x, y, strict=True)
-    ]
-    return found[0] if len(found) == 1 else torch.cat(found)

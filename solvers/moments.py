@@ -13,15 +13,13 @@ from torch import Tensor
 
 from solvers.chebyshev import numbers
 from solvers.energy_coefficients import energy_and_decay
-from solvers.inner import inner
-from solvers.lines import dots
 from solvers.problem import Operator
 from solvers.products import products
 from solvers.rooms import Room, rooms
 from solvers.rows import Rows
 
-Preparation = Callable[[Tensor, Tensor], object]
-"""Called with some columns of a state, to be changed in place, and spare room of their shape."""
+Preparation = Callable[[Tensor], object]
+"""Called with some columns of a state, to be changed in place."""
 
 # Rounding errors of a moment of order k, in units of (k + 4)^1.5 eps |x|^2; below 0.05, measured.
 ROUNDING = 1.0
@@ -110,7 +108,7 @@ def curves(
         metric: weights of the inner product.
         tol: error of the series.
         prepare: changes some columns of the state in place before they are read, such as taking
-            out their part in the kernel of L; it may overwrite a second tensor of their shape.
+            out their part in the kernel of L.
 
     Example:
         >>> from neuralpde.operators import Pattern, SparseOperator
@@ -222,10 +220,8 @@ def _moments(
         for room in products.once(rooms(x)):
             room.first.copy_(room.of(x))
             if prepare is not None:
-                prepare(room.first, room.second)
-            found = _inner_products(twice, room, count, graphs, metric)
-            alone = graphs.batch is None
-            total += found.sum(1, keepdim=True, dtype=torch.float64) if alone else found
+                prepare(room.first)
+            total += _inner_products(twice, room, count, graphs, metric)
     moments: np.ndarray = total.cpu().numpy()
     for order in range(2, count):
         moments[order] = 2 * moments[order] - moments[order % 2]
@@ -238,16 +234,24 @@ def _inner_products(
     count: int,
     graphs: Rows,
     metric: Tensor | None,
-) -> Tensor:
-    """Return ``<V_k, V_k>`` and ``<V_k, V_(k+1)>`` in turn, with V_0 in the room's first buffer."""
+) -> Float[Tensor, "moments graphs"]:
+    """Return ``<V_k, V_k>`` and ``<V_k, V_(k+1)>`` in turn, with V_0 in the room's first matrix."""
     plain = metric is None and graphs.batch is None
-    last, before = zip((room.first, room.second), room.lines, strict=True)
-    found = []
-    for order in range(count):
-        x = y = last
-        if order % 2:
-            alpha, beta = (0.5, 0.0) if order == 1 else (1.0, -1.0)
-            image = twice(before[0], last[0], alpha, beta)
-            x, y = before, last = last, (image, before[1])
-        found.append(dots(x[1], y[1]) if plain else inner(graphs, x[0], y[0], metric))
-    return torch.stack(found)
+    terms, found = (room.first, room.second), []
+    for k in range((count + 1) // 2):
+        this, other = k % 2, 1 - k % 2
+        if 2 * k + 1 < count:
+            alpha, beta = (1.0, -1.0) if k else (0.5, 0.0)
+            twice(terms[other], terms[this], alpha, beta)
+        if plain:
+            pair = room.sums(this).unsqueeze(1)
+        else:
+            pair = _per_graph(room.of_rows(this), graphs, metric)
+        found += [pair[this], pair[other]]
+    return torch.stack(found[:count])
+
+
+def _per_graph(of_rows: Tensor, graphs: Rows, metric: Tensor | None) -> Tensor:
+    if metric is not None:
+        of_rows = of_rows * metric.to(of_rows).unsqueeze(1)
+    return torch.stack([graphs.sums((column,)) for column in of_rows.unbind(1)])
