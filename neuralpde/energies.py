@@ -176,7 +176,7 @@ class DirichletForm:
             flat, known = self._flat(x), None if slope is None else self._flat(slope)
             half = self.half if self.half.dtype == flat.dtype else self.half.to(flat.dtype)
             looks = []
-            for room in products.once(self._rooms(flat)):
+            for room in products.once(self.space(flat)):
                 part = room.of(flat)
                 coefficients = self._coefficients(part)
                 self._project(part, coefficients, room.first)
@@ -242,8 +242,9 @@ class DirichletForm:
         flat = _columns(x.detach())
         return flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
 
-    def _rooms(self, flat: Tensor) -> list[Room]:
-        """Buffers for pieces of a state; kept, as fresh memory would cost as much as the work."""
+    def space(self, x: Tensor) -> list[Room]:
+        """Rooms for a state; kept, as fresh memory would cost as much as the work."""
+        flat = self._flat(x)
         if self._kept is None or self._kept[0] != (flat.dtype, flat.shape):
             self._kept = (flat.dtype, flat.shape), rooms(flat)
         return self._kept[1]

@@ -19,7 +19,7 @@ from neuralpde.operators.linear import Operator
 from solvers.inner import inner
 from solvers.moments import Preparation
 from solvers.products import products
-from solvers.rooms import rooms
+from solvers.rooms import Room, rooms
 from solvers.rows import Rows
 
 
@@ -32,12 +32,14 @@ class Start:
         x: A state of L.
         metric: Weights of the inner product, or None.
         prepare: Changes some columns of `x` in place, first.
+        space: Rooms for `x`, or None.
     """
 
     L: Operator
     x: Tensor
     metric: Tensor | None = None
     prepare: Preparation | None = None
+    space: list[Room] | None = None
 
 
 class Form(Protocol):
@@ -91,17 +93,18 @@ def start_of(form: Any, graph: Graph, x0: Tensor) -> Start:
         found: Start = form.start(x0)
         return found
     graph = graph.like(x0)
-    prepare: Preparation = DirichletForm.of(graph, form.norm).centre_
+    own = DirichletForm.of(graph, form.norm)
+    space = own.space(x0)
     if form.norm != "rw" or form.mass is None:
-        return Start(graph.laplacian(form.norm), x0, form.mass, prepare)
+        return Start(graph.laplacian(form.norm), x0, form.mass, own.centre_, space)
     # D^(1/2) x makes the random walk symmetric, and inner products plain.
     root = form.mass.sqrt().to(x0.real.dtype).unsqueeze(1)
 
     def rooted(v: Tensor) -> None:
-        prepare(v)
+        own.centre_(v)
         v.mul_(root)
 
-    return Start(graph.laplacian("sym"), x0, None, rooted)
+    return Start(graph.laplacian("sym"), x0, None, rooted, space)
 
 
 class OneByOne:

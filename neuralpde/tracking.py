@@ -291,6 +291,7 @@ class ExactEnergy:
             metric=start.metric,
             tol=PRECISE if small else max(self.rtol * TRUNCATION, PRECISE),
             prepare=start.prepare,
+            space=start.space,
         )
         self.count(found.products)
         energy, square, floor = (

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from solvers.coefficients import degree_bound, exponential, integral
-from solvers.columns import pieces, piecewise
-from solvers.problem import Operator
+from solvers.columns import pieces, piecewise, reordered
+from solvers.problem import Operator, Reordered
 from solvers.rows import Rows
 from solvers.weights import Table, Weights, degree_of
 
@@ -108,18 +108,19 @@ class Chebyshev:
         lo, hi = float(self.lo[graph]), float(self.hi[graph])
         return abs(t) * (hi - lo) / 2, max(t * lo, t * hi)
 
-    def norms(self, x: Float[Tensor, "nodes channels"]) -> PerGraph:
-        """Return the norm of each graph's part of a state."""
-        norms = self._norms(torch.linalg.vector_norm(x, dim=1).double())
+    def norms(self, x: Float[Tensor, "nodes channels"], order: Reordered | None = None) -> PerGraph:
+        """Return the norm of each graph's part of a state; its rows may be in another order."""
+        norms = self._norms(torch.linalg.vector_norm(x, dim=1).double(), order)
         if not np.isfinite(norms).all():
             # Single precision may have overflowed where the norm itself does not.
-            norms = self._norms(torch.linalg.vector_norm(x, dim=1, dtype=torch.float64))
+            norms = self._norms(torch.linalg.vector_norm(x, dim=1, dtype=torch.float64), order)
         return norms
 
-    def _norms(self, of_rows: Tensor) -> PerGraph:
+    def _norms(self, of_rows: Tensor, order: Reordered | None) -> PerGraph:
         squares = of_rows.square_()
         if self._metric is not None:
-            squares *= self._metric.to(squares.device)
+            metric = self._metric if order is None else self._metric[order.order]
+            squares *= metric.to(squares.device)
         norms: PerGraph = self.rows.sums((squares,)).sqrt_().cpu().numpy()
         return norms
 
@@ -177,10 +178,15 @@ class Recurrence:
             return self._taped(v, tables)
         if torch.is_grad_enabled() and any(x.requires_grad for x in (v, *self.A.tensors)):
             return recorded(_Sums, self, tables, v, *self.A.tensors)
-        if len(pieces(v)) == 1 or not self.A.separate:
+        order = reordered(self._twice, v, degree_of(tables))
+        if order is None and (len(pieces(v)) == 1 or not self.A.separate):
             return self.forward(v, tables, out)[0]
         sums = [torch.empty_like(v) for _ in tables] if out is None else list(out)
-        piecewise(lambda part, places, spare: self.forward(part, tables, places, spare), v, sums)
+
+        def propagate(part: Tensor, places: Sequence[Tensor], spare: Tensor) -> None:
+            self.forward(part, tables, places, spare, order)
+
+        piecewise(propagate, v, sums, order)
         return sums
 
     def forward(
@@ -189,6 +195,7 @@ class Recurrence:
         tables: Sequence[Table],
         out: Sequence[Tensor] | None = None,
         spare: Tensor | None = None,
+        order: Reordered | None = None,
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Return the sums and the last two terms, ``V_(m-1)`` and ``V_m``; ``v`` where m is 0.
 
@@ -197,13 +204,15 @@ class Recurrence:
             tables: weights of each sum.
             out: where to put the sums.
             spare: a state; if given, terms are computed in it and in ``v``, which is overwritten.
+            order: the order of the rows of the state, if it is another one.
         """
         degree = degree_of(tables)
         places: Sequence[Tensor | None] = out or [None] * len(tables)
         sums = [table.begin(v, place) for table, place in zip(tables, places, strict=True)]
         if degree == 0:
             return sums, v, v
-        size, twice = self.series.norms(v), self._twice.addmm_
+        twice = (self._twice if order is None else order).addmm_
+        size = self.series.norms(v, order)
         before, last = v, twice(torch.empty_like(v) if spare is None else spare, v, alpha=0.5)
         targets = list(zip(tables, sums, strict=True))
         for k in range(1, degree + 1):
@@ -212,7 +221,7 @@ class Recurrence:
                 before, last = last, twice(spent, last, beta=-1.0)
             for table, y in targets:
                 table.add(k, last, y)
-        self._check(size, last, degree)
+        self._check(size, self.series.norms(last, order), degree)
         return sums, before, last
 
     def backward(
@@ -266,8 +275,7 @@ class Recurrence:
             sums = [table.plus(k, last, y) for table, y in zip(tables, sums, strict=True)]
         return sums
 
-    def _check(self, first: PerGraph, last: Tensor, degree: int) -> None:
-        grown = self.series.norms(last)
+    def _check(self, first: PerGraph, grown: PerGraph, degree: int) -> None:
         bad = ~(grown <= 2 * first)
         if bad.any():
             graph = int(np.argmax(bad))

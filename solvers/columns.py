@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from jaxtyping import Float
 from torch import Tensor
 
+from solvers.problem import Operator, Reordered
 from solvers.products import products
 
 State = Float[Tensor, "nodes columns"]
@@ -15,6 +16,10 @@ State = Float[Tensor, "nodes columns"]
 # the cache, and with 64 columns it is there twice as long as with 128. Products of 32 columns do
 # not share their work between threads any more: on two of them they take as long as those of 64.
 WIDTH = 64
+
+# Another order of the rows is looked for where a series is long and a piece does not stay in the
+# cache of one core, in bytes: finding it takes about as long as 10 products, once for a graph.
+LONG, LARGE = 12, 2**18
 
 
 def pieces(x: State) -> list[slice]:
@@ -60,8 +65,23 @@ def fitted(room: Tensor, part: State) -> State:
     return room[: part.numel()].view(part.shape)
 
 
+def reordered(A: Operator, x: State, terms: int) -> Reordered | None:
+    """Return products with rows in an order that suits the cache, where that pays.
+
+    Args:
+        A: the operator.
+        x: a state.
+        terms: how many products there will be.
+    """
+    piece = x.shape[0] * min(x.shape[1], WIDTH) * x.element_size()
+    return A.reordered if terms >= LONG and piece >= LARGE and A.separate else None
+
+
 def piecewise(
-    propagate: Callable[[State, Sequence[State], State], object], v: State, sums: Sequence[State]
+    propagate: Callable[[State, Sequence[State], State], object],
+    v: State,
+    sums: Sequence[State],
+    order: Reordered | None = None,
 ) -> None:
     """Fill sums over the terms of a series piece by piece; products count once for all pieces.
 
@@ -70,6 +90,7 @@ def piecewise(
             piece; contiguous all of them, and the first and last may be overwritten.
         v: the state; it is not written to.
         sums: filled.
+        order: the order of the rows of pieces, if it is another one.
 
     Example:
         >>> import torch
@@ -82,6 +103,9 @@ def piecewise(
     for columns in products.once(pieces(v)):
         part = v[:, columns]
         first, spare, *places = (fitted(room, part) for room in rooms)
-        propagate(first.copy_(part), places, spare)
+        propagate(first.copy_(part) if order is None else order.enter(part, first), places, spare)
         for y, place in zip(sums, places, strict=True):
-            y[:, columns] = place
+            if order is None:
+                y[:, columns] = place
+            else:
+                order.leave(place, y[:, columns])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from solvers.chebyshev import numbers
+from solvers.columns import reordered
 from solvers.energy_coefficients import energy_and_decay
 from solvers.problem import Operator
 from solvers.products import products
@@ -96,6 +97,7 @@ def curves(
     metric: Float[Tensor, " nodes"] | None = None,
     tol: float = 1e-5,
     prepare: Preparation | None = None,
+    space: Sequence[Room] | None = None,
 ) -> Curves:
     """Compute energy and squared norm of ``e^(-tL) x`` from one set of moments.
 
@@ -109,6 +111,7 @@ def curves(
         tol: error of the series.
         prepare: changes some columns of the state in place before they are read, such as taking
             out their part in the kernel of L.
+        space: rooms for the state, if some are at hand: fresh memory costs as much as products.
 
     Example:
         >>> from neuralpde.operators import Pattern, SparseOperator
@@ -134,7 +137,7 @@ def curves(
     size = np.maximum(np.abs(lo), np.abs(hi))
     series = _series(times, lo, hi, tol)
     count = max(found[0].shape[1] for found in series)
-    mu = _moments(L.core, v, lo, hi, count, rows, metric, prepare)
+    mu = _moments(L.core, v, lo, hi, count, rows, metric, prepare, space)
     eps = torch.finfo(v.dtype).eps
     values, floor, squares, errors = (np.empty_like(times) for _ in range(4))
     for graph, (weights, left_out, decays, lost) in enumerate(series):
@@ -175,7 +178,7 @@ def moments(
         [5.0, -3.0, 5.0, -3.0]
     """
     lo, hi = (end.detach().cpu().numpy() for end in L.spectrum())
-    return _moments(L.core, _entered(L, x), lo, hi, count, _rows(L), metric, None)
+    return _moments(L.core, _entered(L, x), lo, hi, count, _rows(L), metric, None, None)
 
 
 def _rows(L: Operator) -> Rows:
@@ -190,15 +193,17 @@ def _entered(L: Operator, x: Tensor) -> Tensor:
 
 def _series(
     times: np.ndarray, lo: np.ndarray, hi: np.ndarray, tol: float
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    known: dict[tuple[bytes, float, float], Any] = {}
-    series = []
-    for graph, (low, high) in enumerate(zip(lo.tolist(), hi.tolist(), strict=True)):
-        key = (times[:, graph].tobytes(), low, high)
-        if key not in known:
-            known[key] = energy_and_decay(times[:, graph], low, high, tol)
-        series.append(known[key])
-    return series
+) -> list[tuple[np.ndarray, ...]]:
+    return [
+        _weights(np.ascontiguousarray(times[:, graph]).tobytes(), low, high, tol)
+        for graph, (low, high) in enumerate(zip(lo.tolist(), hi.tolist(), strict=True))
+    ]
+
+
+# Graphs of a batch, and solves again, often ask for the same.
+@lru_cache(maxsize=16)
+def _weights(times: bytes, lo: float, hi: float, tol: float) -> tuple[np.ndarray, ...]:
+    return energy_and_decay(np.frombuffer(times), lo, hi, tol)
 
 
 def _moments(
@@ -210,21 +215,29 @@ def _moments(
     graphs: Rows,
     metric: Tensor | None,
     prepare: Preparation | None,
+    space: Sequence[Room] | None,
 ) -> Float[np.ndarray, "moments graphs"]:
     half, middle = (hi - lo) / 2, (hi + lo) / 2
     safe = np.where(half > 0, half, 1.0)
     total = torch.zeros(count, graphs.num_graphs, dtype=torch.float64, device=x.device)
     with torch.no_grad():
         scalars = (numbers(2 * c, L) for c in (-1 / safe, np.where(half > 0, middle / safe, 1.0)))
-        twice = L.shifted(*scalars).to(x.dtype).addmm_
-        for room in products.once(rooms(x)):
-            room.first.copy_(room.of(x))
+        A = L.shifted(*scalars).to(x.dtype)
+        order = reordered(A, x, count // 2)
+        twice = A.addmm_ if order is None else order.addmm_
+        if order is not None and metric is not None:
+            metric = metric[order.order]
+        for room in products.once(space or rooms(x)):
+            start = room.first if order is None else room.second
+            start.copy_(room.of(x))
             if prepare is not None:
-                prepare(room.first)
+                prepare(start)
+            if order is not None:
+                order.enter(start, room.first)
             total += _inner_products(twice, room, count, graphs, metric)
     moments: np.ndarray = total.cpu().numpy()
-    for order in range(2, count):
-        moments[order] = 2 * moments[order] - moments[order % 2]
+    for k in range(2, count):
+        moments[k] = 2 * moments[k] - moments[k % 2]
     return moments
 
 

@@ -9,6 +9,25 @@ from jaxtyping import Float, Inexact, Int64
 from torch import Tensor
 
 
+class Reordered(Protocol):
+    """Products with ``P A P^T``, P a permutation of the nodes; one graph only.
+
+    Attributes:
+        order: the node that stands at each place.
+    """
+
+    order: Int64[Tensor, " nodes"]
+
+    def enter(self, x: Tensor, out: Tensor) -> Tensor:
+        """Return ``P x`` in ``out``."""
+
+    def leave(self, y: Tensor, out: Tensor) -> Tensor:
+        """Return ``P^T y`` in ``out``."""
+
+    def addmm_(self, y: Tensor, x: Tensor, alpha: float = 1.0, beta: float = 0.0) -> Tensor:
+        """Set ``y <- beta y + alpha P A P^T x`` in place and return ``y``."""
+
+
 class Operator(Protocol):
     """A sparse square matrix on the nodes of one graph, or of a batch of graphs.
 
@@ -39,6 +58,10 @@ class Operator(Protocol):
     @property
     def separate(self) -> bool:
         """Whether the columns of a state do not see each other, and are all treated alike."""
+
+    @property
+    def reordered(self) -> Reordered | None:
+        """Products with the rows of states in an order that suits the cache; None: they are."""
 
     @property
     def symmetric(self) -> bool:

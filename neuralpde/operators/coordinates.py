@@ -9,6 +9,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from neuralpde.operators.linear import Operator
+    from neuralpde.operators.reordered import Reordered
     from neuralpde.operators.tags import Tags
 
 
@@ -38,6 +39,11 @@ class Coordinates:
     def separate(self) -> bool:
         """Whether the columns of a state do not see each other, and are all treated alike."""
         return self.tags.channels is None and self.stalk == 1
+
+    @property
+    def reordered(self) -> Reordered | None:
+        """Products with the nodes in an order that suits the cache; None: the given one does."""
+        return None
 
     @property
     def core(self) -> Operator:

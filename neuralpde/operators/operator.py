@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -15,7 +16,8 @@ from neuralpde.operators.graphs import Graphs, Scalar
 from neuralpde.operators.linear import Combination, Operator
 from neuralpde.operators.pattern import Pattern
 from neuralpde.operators.product import WIDE, gather_dot, product
-from neuralpde.operators.tags import ROUNDING, Enclosure, Tags
+from neuralpde.operators.reordered import Reordered
+from neuralpde.operators.tags import ROUNDING, Enclosure, Tags, eps_of
 from neuralpde.operators.trilinear import Matrix, apply, tracked
 from solvers.products import products
 
@@ -79,7 +81,7 @@ class SparseOperator(Operator):
         one = torch.ones(2, num_graphs, dtype=torch.float64, device=values.device)
         sums = {"row": one, "col": one} if stochastic else {"row": 0 * one, "col": 0 * one}
         tags = Tags(
-            _eps(values.dtype),
+            eps_of(values.dtype),
             symmetric=symmetric,
             psd=psd,
             metric=None if metric is None else metric.detach().double(),
@@ -211,7 +213,7 @@ class SparseOperator(Operator):
 
     def _cast(self, dtype: torch.dtype, device: torch.device) -> SparseOperator:
         values = self.values.to(device, dtype)
-        tags = self.tags.to(_eps(values.dtype), values.device)
+        tags = self.tags.to(eps_of(values.dtype), values.device)
         batch = None if self.batch is None else self.batch.to(values.device)
         graphs = Graphs(batch, self.num_graphs, values.device)
         return SparseOperator.tagged(self.pattern.to(values.device), values, tags, graphs)
@@ -239,7 +241,7 @@ class SparseOperator(Operator):
             return super().__add__(other)
         self.check_alike(other)
         pattern, mine, theirs = self.pattern.union(other.pattern)
-        left, right = _placed(pattern, self.values, mine), _placed(pattern, other.values, theirs)
+        left, right = pattern.placed(self.values, mine), pattern.placed(other.values, theirs)
         tags = self.tags.added(other.tags)
         total = self._like(pattern, left + right, tags)
         if self._unrounded is not None or other._unrounded is not None:
@@ -265,7 +267,7 @@ class SparseOperator(Operator):
     def _shifted(self, scale: Scalar, shift: Scalar) -> SparseOperator:
         pattern, slot = self.pattern.with_diagonal()
         values = self.values.double() * self._per_entry(scale, torch.float64)
-        values = _placed(pattern, values, None if pattern is self.pattern else slot)
+        values = pattern.placed(values, None if pattern is self.pattern else slot)
         on_nodes = values.new_ones(self.num_nodes) * self.graphs.spread(shift, torch.float64)
         values = values.index_add(0, pattern.diagonal, on_nodes).to(self.dtype)
         tags = self.tags.scaled(self.graphs.numbers(scale)).shifted(self.graphs.numbers(shift))
@@ -299,8 +301,14 @@ class SparseOperator(Operator):
             matrix = self._matrix.forward(self.values)
             return torch.addmm(y, matrix, x, beta=beta, alpha=alpha, out=y)
 
+    @cached_property
+    def reordered(self) -> Reordered | None:
+        """Products with the nodes in another order; None where that gains nothing."""
+        return Reordered.of(self)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_unrounded": None, "_last": {}}
+        kept = {name: v for name, v in self.__dict__.items() if name != "reordered"}
+        return {**kept, "_unrounded": None, "_last": {}}
 
     def diagonal(self) -> Float[Tensor, " nodes"]:
         """Return the diagonal entries, without gradients."""
@@ -338,13 +346,3 @@ class SparseOperator(Operator):
         if isinstance(factor, Tensor) and factor.dim():
             return factor.index_select(0, self.pattern.row)
         return factor
-
-
-def _placed(pattern: Pattern, values: Tensor, slot: Tensor | None) -> Tensor:
-    return values if slot is None else values.new_zeros(pattern.nnz).index_add(0, slot, values)
-
-
-def _eps(dtype: torch.dtype) -> float:
-    if not dtype.is_floating_point:
-        raise TypeError(f"values are {dtype}; operators have real floating entries")
-    return torch.finfo(dtype).eps

@@ -9,8 +9,10 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
+
+from neuralpde.operators.reordered import near_order
 
 with warnings.catch_warnings():
     # torch announces once per process that CSR tensors are in beta; here it says so to nobody.
@@ -182,6 +184,11 @@ class Pattern:
         return int(self.crow.diff().max()) if self.num_nodes else 0
 
     @cached_property
+    def near_order(self) -> Int64[Tensor, " nodes"] | None:
+        """Order of the nodes that brings neighbours closer, see `near_order`; None if none does."""
+        return near_order(self)
+
+    @cached_property
     def _filled(self) -> tuple[Pattern, Tensor]:
         if self.has_diagonal:
             return self, torch.arange(self.nnz, device=self.device)
@@ -238,6 +245,10 @@ class Pattern:
         if keys.numel() == other.nnz:
             return other, slot[: self.nnz], None
         return Pattern._from_keys(keys, self.num_nodes), slot[: self.nnz], slot[self.nnz :]
+
+    def placed(self, values: Tensor, slot: Tensor | None) -> Float[Tensor, " nnz"]:
+        """Return the sums of values that became the same entry; a slot of None keeps them."""
+        return values if slot is None else values.new_zeros(self.nnz).index_add(0, slot, values)
 
     def same_as(self, other: Pattern) -> bool:
         """Whether both describe the same entries.

@@ -258,3 +258,17 @@ def _same(left: Tensor | None, right: Tensor | None) -> bool:
 
 def _sum(left: Tensor | None, right: Tensor | None) -> Tensor | None:
     return None if left is None or right is None else left + right
+
+
+def eps_of(dtype: torch.dtype) -> float:
+    """Return the rounding unit of the dtype of entries.
+
+    Raises:
+        TypeError: it is not one of real floating numbers.
+
+    >>> eps_of(torch.float16)
+    0.0009765625
+    """
+    if not dtype.is_floating_point:
+        raise TypeError(f"values are {dtype}; operators have real floating entries")
+    return torch.finfo(dtype).eps
