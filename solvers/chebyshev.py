@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from solvers.coefficients import degree_bound, exponential, integral
 from solvers.columns import pieces, piecewise, reordered
+from solvers.inner import inner
 from solvers.problem import Operator, Reordered
 from solvers.rows import Rows
 from solvers.weights import Table, Weights, degree_of
@@ -110,7 +111,11 @@ class Chebyshev:
 
     def norms(self, x: Float[Tensor, "nodes channels"], order: Reordered | None = None) -> PerGraph:
         """Return the norm of each graph's part of a state; its rows may be in another order."""
-        norms = self._norms(torch.linalg.vector_norm(x, dim=1).double(), order)
+        if self._metric is None and self.rows.batch is None:
+            whole = x.contiguous()
+            norms: PerGraph = inner(self.rows, whole, whole).sqrt_().cpu().numpy()
+        else:
+            norms = self._norms(torch.linalg.vector_norm(x, dim=1).double(), order)
         if not np.isfinite(norms).all():
             # Single precision may have overflowed where the norm itself does not.
             norms = self._norms(torch.linalg.vector_norm(x, dim=1, dtype=torch.float64), order)

@@ -69,6 +69,9 @@ class Rows:
             >>> Rows().sums((torch.ones(3, 2), torch.tensor(4.0))).tolist()
             [10.0]
         """
+        if self.batch is None:
+            total = [part.sum(dtype=torch.float64).view(1) for part in parts]
+            return total[0] if len(total) == 1 else torch.stack(total).sum(0)
         return self._per_graph([_matrix(part).sum(1, dtype=torch.float64) for part in parts])
 
     def mean_square(self, parts: State) -> Float[Tensor, " graphs"]:
@@ -173,11 +176,7 @@ class Rows:
         )
 
     def _per_graph(self, columns: list[Tensor]) -> Tensor:
-        if self.batch is None:
-            total = columns[0].sum(0, keepdim=True)
-            for column in columns[1:]:
-                total = total + column.sum(0, keepdim=True)
-            return total
+        assert self.batch is not None
         total = columns[0].new_zeros(self.num_graphs)
         for column in columns:
             total = total.index_add(0, self.batch, column)
