@@ -162,13 +162,14 @@ class DirichletForm:
             slope: -L x (weighted by L's metric) when it is known already: then E = -<x, slope>
                 and nothing is multiplied.
         """
-        look = self.look(x, slope)
-        if x.dtype.to_real() is not torch.float64 and not look.in_range:
-            # Squares overflow in single precision, or vanish, long before the state does.
-            size = unit(x.detach())
-            look = self.look(x / size, None if slope is None else slope / size)
-            look = look.times(size.double().square())
-        return Parts(look.energy, look.square, look.deviation)
+        if torch.promote_types(x.dtype, torch.float64) is x.dtype:
+            look = self.look(x, slope)
+            return Parts(look.energy, look.square, look.deviation)
+        # Squares overflow in single precision, or vanish, long before the state does.
+        size = unit(x.detach())
+        look, square = self.look(x / size, None if slope is None else slope / size), size.double()
+        square = square * square
+        return Parts(square * look.energy, square * look.square, square * look.deviation)
 
     def look(self, x: Tensor, slope: Tensor | None = None) -> Look:
         """The same as it comes, for every step of a solve: squares may overflow."""

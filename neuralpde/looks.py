@@ -52,20 +52,11 @@ class Look:
         """|x|^2; P is orthogonal."""
         return self.deviation + self.kernel
 
-    @property
-    def in_range(self) -> bool:
-        """Whether single precision held every square that was added up, of every graph."""
-        return bool(((self.square > SMALL) & (self.square < LARGE)).all())
-
     @classmethod
     def added(cls, looks: Sequence[Look]) -> Look:
         """What pieces of a state add up to."""
         parts = zip(*(look._numbers for look in looks), strict=True)
         return cls(*(torch.stack(numbers).sum(0) for numbers in parts))
-
-    def times(self, factor: Tensor) -> Look:
-        """The look at a state of which the squares are so many times larger."""
-        return Look(*(numbers * factor for numbers in self._numbers))
 
     @property
     def row(self) -> Look:
@@ -104,3 +95,12 @@ def unit(x: Tensor) -> Tensor:
     exponent = (torch.frexp(largest.float()).exponent - 1).clamp(-126, 127)
     power = torch.ldexp(torch.ones_like(largest, dtype=torch.float64), exponent)
     return torch.where((largest > 0) & largest.isfinite(), power, 1.0).to(largest.dtype)
+
+
+def in_range(squares: Tensor) -> bool:
+    """Whether single precision held every number of which these are the sums of squares.
+
+    >>> in_range(torch.tensor([1.0, 1e-3])), in_range(torch.tensor([1.0, torch.inf]))
+    (True, False)
+    """
+    return bool(((squares > SMALL) & (squares < LARGE)).all())

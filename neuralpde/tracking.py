@@ -13,7 +13,7 @@ from torch import Tensor
 from neuralpde.energies import DirichletForm
 from neuralpde.forms import Form, start_of
 from neuralpde.graph import Graph
-from neuralpde.looks import Look, Parts
+from neuralpde.looks import Look, Parts, in_range, unit
 from neuralpde.watching import own_points
 from solvers.masks import some
 from solvers.moments import curves
@@ -245,8 +245,14 @@ class ExactEnergy:
     def _series(self, states: Tensor) -> dict[str, Told]:
         matched = self.rates is not None and not bool((self.rates < 0).any())
         # Moments know the first state better than a look at it does; only its norm is missing.
-        first = self.form.norm_alone(states[0]) if matched else self.form.parts(states[0])
-        measured = [first] + [self.form.parts(x) for x in states[1:]]
+        first, x0, size = self.form.norm_alone(states[0]), self.x0.detach(), 1.0
+        if not in_range(first.square):
+            size = unit(states[0]).item()
+            states, x0 = states / size, x0 / size
+            first = self.form.norm_alone(states[0])
+        if not matched:
+            first = self._parts(states[0])
+        measured = [first] + [self._parts(x) for x in states[1:]]
         parts = Parts(
             *(
                 torch.stack([getattr(part, name) for part in measured]).cpu()
@@ -257,12 +263,21 @@ class ExactEnergy:
         t = self.times
         times = t[:, None].expand(len(t), self.form.rows.num_graphs) if t.dim() == 1 else t
         if matched:
-            times, parts, floor = self._from_moments(times, parts, floor)
+            times, parts, floor = self._from_moments(x0, times, parts, floor)
+        parts = Parts(*(size**2 * part for part in (parts.energy, parts.square, parts.deviation)))
+        floor = size**2 * floor
         if self.form.rows.num_graphs == 1:
             once = torch.cat([torch.ones(1, dtype=torch.bool), times.diff(dim=0)[:, 0] != 0])
             times, floor = times[once, 0], floor[once, 0]
             parts = Parts(parts.energy[once, 0], parts.square[once, 0], parts.deviation[once, 0])
         return series_of(times, parts, floor, self.form)
+
+    def _parts(self, x: Tensor) -> Parts:
+        """The energy of a state, which is scaled first only where its squares need that."""
+        look = self.form.look(x)
+        if not in_range(look.square):
+            return self.form.parts(x)
+        return Parts(look.energy, look.square, look.deviation)
 
     def _floor(self, parts: Parts, eps: float) -> Tensor:
         """The error of energies measured on saved states."""
@@ -272,7 +287,7 @@ class ExactEnergy:
         return SAFETY * self.form.largest * (error + rounding)
 
     def _from_moments(
-        self, times: Tensor, saved: Parts, saved_floor: Tensor
+        self, x0: Tensor, times: Tensor, saved: Parts, saved_floor: Tensor
     ) -> tuple[Tensor, Parts, Tensor]:
         """Many times from the first state alone; saved states where they know better."""
         assert self.rates is not None
@@ -280,8 +295,7 @@ class ExactEnergy:
         merged, order = torch.sort(
             torch.cat([times, times[:1] + grid * (times[-1:] - times[:1])]), dim=0, stable=True
         )
-        small = self.x0.numel() <= SMALL
-        x0 = self.x0.detach()
+        small = x0.numel() <= SMALL
         x0 = x0.to(torch.promote_types(x0.dtype, torch.float64 if small else torch.float32))
         start = start_of(self.form, self.graph, x0)
         found = curves(
