@@ -99,10 +99,14 @@ def piecewise(
         >>> y.sum().item()
         400.0
     """
-    rooms = buffers(v, 2 + len(sums))
-    for columns in products.once(pieces(v)):
+    every = pieces(v)
+    # What an only piece is put into serves as its spare before: fresh memory takes its time.
+    lent = sums[0] if order is not None and len(every) == 1 and sums[0].is_contiguous() else None
+    rooms = buffers(v, (2 if lent is None else 1) + len(sums))
+    for columns in products.once(every):
         part = v[:, columns]
-        first, spare, *places = (fitted(room, part) for room in rooms)
+        first, *places = (fitted(room, part) for room in rooms)
+        spare = places.pop() if lent is None else lent
         propagate(first.copy_(part) if order is None else order.enter(part, first), places, spare)
         for y, place in zip(sums, places, strict=True):
             if order is None:
