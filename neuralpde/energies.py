@@ -11,11 +11,13 @@ from torch import Tensor
 from neuralpde.graph import Graph
 from neuralpde.looks import Look, Parts, unit
 from neuralpde.operators import Pattern, SparseOperator
+from neuralpde.projection import KernelProjection
 from solvers.failure import unknown_name
 from solvers.inner import inner
 from solvers.products import products
 from solvers.rooms import Room, rooms
 from solvers.rows import Rows
+from solvers.sampled import Sampled
 
 CONVENTIONS = {
     "comb": "comb: tr(x'Lx), L = D - A",
@@ -23,6 +25,10 @@ CONVENTIONS = {
     "sym": "sym: tr(x'Lx), L = I - D^-1/2 A D^-1/2",
     "augmented": "augmented: tr(x'Lx), L = I - (D+I)^-1/2 (A+I) (D+I)^-1/2",
 }
+
+
+FAR = 0.5
+"""Share of |x|^2 in the kernel up to which a single-precision form is right without projection."""
 
 
 class DirichletForm:
@@ -64,26 +70,17 @@ class DirichletForm:
         mass = degree + 1.0 if norm == "augmented" else degree
         plain = norm in ("comb", "rw")
         root = torch.where((mass > 0) & (not plain), mass, 1.0).sqrt()
-        self.kernel = root
         weight = graph.edge_weight / (root[source] * root[target])
         diagonal = (degree + _sent(graph)) / 2 if plain else degree / root.square()
         # States in half precision are read in single, and so is the form.
         kept = torch.promote_types(graph.dtype, torch.float32)
         self.half = _half(graph, weight, diagonal).to(kept)
-        self.labels, self.components = graph.components
         self.mass = _metric(graph, degree, norm)
         self.largest = self._largest(graph, degree, plain)
-        weighted = self.kernel if self.mass is None else self.kernel * self.mass
-        square = torch.zeros(self.components, dtype=torch.float64, device=graph.device)
-        square.index_add_(0, self.labels, self.kernel * weighted)
-        # Of length one in each component, so that |P x|^2 is the sum of squared coefficients.
-        length = square.sqrt()[self.labels]
-        self.weights, self.kernel = (weighted / length).to(kept), (self.kernel / length).to(kept)
-        self._averages = self._averaging(graph)
+        self._P = KernelProjection(graph, root, self.mass, kept)
+        self.kernel = self._P.kernel
+        self._sampled: tuple[tuple[torch.dtype, torch.Size], Sampled] | None = None
         self._kept: tuple[tuple[torch.dtype, torch.Size], list[Room]] | None = None
-        if graph.batch is not None:
-            self._graph_of = torch.zeros_like(self.labels[: self.components])
-            self._graph_of[self.labels] = graph.batch
 
     @classmethod
     def of(cls, graph: Graph, norm: str = "comb") -> DirichletForm:
@@ -101,52 +98,17 @@ class DirichletForm:
         batch = torch.zeros_like(graph.components[0]) if graph.batch is None else graph.batch
         return top.scatter_reduce(0, batch, both, "amax").cpu()
 
-    def _averaging(self, graph: Graph) -> tuple[Tensor, Tensor] | None:
-        """Kernel coefficients of all components, and what they make, as sparse products.
-
-        One component needs none.
-        """
-        if self.components == 1:
-            return None
-        order = torch.argsort(self.labels, stable=True)
-        counts = torch.bincount(self.labels, minlength=self.components)
-        crow = torch.zeros(self.components + 1, dtype=torch.int64, device=graph.device)
-        crow[1:] = counts.cumsum(0)
-        shape = (self.components, graph.num_nodes)
-        every = torch.arange(graph.num_nodes + 1, device=graph.device)
-        return _csr(crow, order, self.weights[order], shape), _csr(
-            every, self.labels, self.kernel, shape[::-1]
-        )
-
     def deviation(self, x: Tensor) -> Tensor:
         """X - P x, P the projection onto the kernel of L, component by component."""
         flat = _columns(x)
-        out = self._project(flat, self._coefficients(flat))
+        out = self._P.remove(flat, self._P.coefficients(flat))
         if x.is_complex():
             return torch.view_as_complex(out.view(*x.shape, 2))
         return out.view(x.shape)
 
-    def _coefficients(self, flat: Tensor) -> Tensor:
-        """The coefficients of P x, `[components, columns]`."""
-        if self._averages is None:
-            return (self.weights.to(flat.dtype) @ flat).unsqueeze(0)
-        found: Tensor = self._averages[0].to(flat.dtype) @ flat
-        return found
-
-    def _project(self, flat: Tensor, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
-        if self._averages is None:
-            kernel = self.kernel.to(flat.dtype).unsqueeze(1)
-            return torch.addcmul(flat, kernel, coefficients, value=-1.0, out=out)
-        if out is None:
-            # Differentiable.
-            kernel = self.kernel.to(flat.dtype).unsqueeze(1)
-            return flat - kernel * coefficients.index_select(0, self.labels)
-        spread = self._averages[1].to(flat.dtype)
-        return torch.addmm(flat, spread, coefficients, alpha=-1.0, out=out)
-
     def centre_(self, flat: Tensor) -> None:
         """Replace a real matrix, the state or some of its columns, by x - P x."""
-        self._project(flat, self._coefficients(flat), flat)
+        self._P.remove(flat, self._P.coefficients(flat), flat)
 
     def __call__(
         self, x: Tensor | tuple[Tensor, ...], graph: object = None
@@ -174,35 +136,57 @@ class DirichletForm:
     def look(self, x: Tensor, slope: Tensor | None = None) -> Look:
         """The same as it comes, for every step of a solve: squares may overflow."""
         with torch.no_grad():
-            flat, known = self._flat(x), None if slope is None else self._flat(slope)
+            flat = self._flat(x)
+            if slope is None and self._sampling(flat):
+                return self._sampled_look(flat)
             half = self.half if self.half.dtype == flat.dtype else self.half.to(flat.dtype)
-            looks = []
+            known, looks = None if slope is None else self._flat(slope), []
             for room in products.once(self.space(flat)):
                 part = room.of(flat)
-                coefficients = self._coefficients(part)
-                self._project(part, coefficients, room.first)
+                coefficients = self._P.coefficients(part)
+                self._P.remove(part, coefficients, room.first)
                 if known is None:
                     half.addmm_(room.second, room.first)
                 else:
                     torch.mul(room.of(known), -0.5, out=room.second)
-                looks.append(self._read(room, coefficients))
+                looks.append(Look(*self._read(room), self._P.square(coefficients)))
             return looks[0] if len(looks) == 1 else Look.added(looks)
 
-    def _read(self, room: Room, coefficients: Tensor) -> Look:
-        """What the matrices y = x - P x and H y tell."""
-        batch = self.rows.batch
-        if batch is None:
-            kernel = torch.linalg.vector_norm(coefficients, dtype=torch.float64).square().view(1)
-        else:
-            squares = torch.linalg.vecdot(coefficients, coefficients).double()
-            kernel = squares.new_zeros(self.rows.num_graphs).index_add_(0, self._graph_of, squares)
-        if batch is None and self.mass is None:
+    def _read(self, room: Room) -> tuple[Tensor, Tensor]:
+        """<y, H y> and |y|^2 of the matrices y = x - P x and H y."""
+        if self.rows.batch is None and self.mass is None:
             deviation, product = room.sums(0).split(1)
-            return Look(product, deviation, kernel)
+            return product, deviation
         deviations, of_rows = room.of_rows(0).unbind(1)
         if self.mass is not None:
             deviations = deviations * self.mass
-        return Look(self.rows.sums((of_rows,)), self.rows.sums((deviations,)), kernel)
+        return self.rows.sums((of_rows,)), self.rows.sums((deviations,))
+
+    def _sampled_look(self, flat: Tensor) -> Look:
+        """The same as sums over the entries of L, of a state that is not copied if need not be."""
+        assert self._sampled is not None
+        products.total += 1
+        forms, coefficients = self._sampled[1], self._P.coefficients(flat)
+        kernel, found = self._P.square(coefficients), forms(flat)
+        if FAR * found[1].item() >= kernel.item():
+            # L annihilates P x, and what is left of it by rounding is no more than that of y.
+            return Look(found[:1], found[1:] - kernel, kernel)
+        (room,) = self.space(flat)
+        found = forms(self._P.remove(flat, coefficients, room.first))
+        return Look(found[:1], found[1:], kernel)
+
+    def _sampling(self, flat: Tensor) -> bool:
+        """Whether looks at such states are sampled; then what samples them is made."""
+        key = (flat.dtype, flat.shape)
+        if self._sampled is None or self._sampled[0] != key:
+            pattern = self.half.pattern
+            if self.rows.batch is not None or not Sampled.suits(flat, pattern.nnz):
+                return False
+            weights = torch.zeros(2, pattern.nnz, dtype=torch.float64)
+            weights[0] = self.half.wide().values
+            weights[1, pattern.diagonal] = 1.0 if self.mass is None else self.mass
+            self._sampled = key, Sampled(pattern.crow, pattern.col, weights, flat.dtype)
+        return True
 
     def looks(self, states: list[Tensor], slopes: list[Tensor], scale: Any = 1.0) -> Look:
         """The same of several states of one shape at once, added up, `[looks, graphs]`.
@@ -216,8 +200,8 @@ class DirichletForm:
         """
         with torch.no_grad():
             wide = self._flat(torch.stack(states, dim=1))
-            coefficients = self._coefficients(wide)
-            centred = self._project(wide, coefficients)
+            coefficients = self._P.coefficients(wide)
+            centred = self._P.remove(wide, coefficients)
             if slopes:
                 image = self._flat(torch.stack(slopes, dim=1)).mul_(scale).mul_(-0.5)
             else:
@@ -225,11 +209,10 @@ class DirichletForm:
                 image = half.addmm_(wide, centred)
                 products.total += len(states) - 1
             count, rows = len(states), self.rows
-            groups = None if rows.batch is None else self._graph_of
             return Look(
                 _each(image.mul_(centred), count, rows.batch, rows.num_graphs),
                 _each(centred.square_(), count, rows.batch, rows.num_graphs, self.mass),
-                _each(coefficients.square_(), count, groups, rows.num_graphs),
+                _each(coefficients.square_(), count, self._P.graph_of, rows.num_graphs),
             )
 
     def norm_alone(self, x: Tensor) -> Parts:
@@ -269,7 +252,7 @@ def dirichlet_energy(
     if not (torch.is_grad_enabled() and x.requires_grad):
         return form(x)
     flat = _columns(x)
-    centred = form._project(flat, form._coefficients(flat))
+    centred = form._P.remove(flat, form._P.coefficients(flat))
     both = torch.linalg.vecdot(centred, form.half @ centred)
     return 2 * form.rows.sums((both,))
 
@@ -286,12 +269,10 @@ def _each(
     return of_rows.new_zeros(graphs, looks).index_add_(0, groups, of_rows).t()
 
 
-def _csr(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return torch.sparse_csr_tensor(crow.int(), col.int(), values, shape, check_invariants=False)
-
-
 def _columns(x: Tensor) -> Tensor:
     """A state as a real matrix [nodes, columns], contiguous."""
+    if x.dim() == 2 and x.is_floating_point():
+        return x.contiguous()
     real = torch.view_as_real(x) if x.is_complex() else x
     return real.reshape(real.shape[0], -1).contiguous()
 

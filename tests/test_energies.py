@@ -7,6 +7,7 @@ from torch import Tensor
 
 from neuralpde import Graph, catalogue, dirichlet_energy
 from neuralpde.energies import CONVENTIONS, DirichletForm
+from solvers.sampled import Sampled
 from tests.strategies import batches, dense, graphs, quietly
 
 NORMS = list(CONVENTIONS)
@@ -147,12 +148,13 @@ FAMILY = [
 
 @pytest.mark.parametrize("graph", FAMILY, ids=["grid", "star", "ring", "barbell", "batch"])
 @pytest.mark.parametrize("norm", NORMS)
-def test_single_precision_holds_near_consensus(graph: Graph, norm: str) -> None:
+@pytest.mark.parametrize("columns", [4, 40])
+def test_single_precision_holds_near_consensus(graph: Graph, norm: str, columns: int) -> None:
     double = graph.to(dtype=torch.float64)
     form = DirichletForm.of(double, norm)
     single = DirichletForm.of(graph.to(dtype=torch.float32), norm)
     level = form.kernel if norm in ("sym", "augmented") else torch.ones(graph.num_nodes)
-    x = (level.double()[:, None] * (1 + 1e-6 * normal(graph.num_nodes, 4))).float()
+    x = (level.double()[:, None] * (1 + 1e-6 * normal(graph.num_nodes, columns))).float()
     # The same state in both precisions: only the evaluation is compared.
     true, found = form(x.double()), single(x)
     alive = true > 1e-13
@@ -162,7 +164,7 @@ def test_single_precision_holds_near_consensus(graph: Graph, norm: str) -> None:
     else:
         # The kernel itself is rounded: eps of it, against a signal of 1e-6.
         torch.testing.assert_close(found[alive], true[alive], rtol=0.1, atol=0)
-    far = 1 + 1e-2 * normal(graph.num_nodes, 4).float()
+    far = 1 + 1e-2 * normal(graph.num_nodes, columns).float()
     torch.testing.assert_close(single(far), form(far.double()), rtol=1e-4, atol=1e-9)
 
 
@@ -183,10 +185,43 @@ def test_energies_are_never_negative(graph: Graph) -> None:
         own = graph.to(dtype=dtype)
         for norm in NORMS:
             form = DirichletForm.of(own, norm)
-            states = [normal(graph.num_nodes, 2).to(dtype), form.kernel[:, None] * 1e3]
-            for x in states:
+            level = form.kernel[:, None] * 1e3
+            random = [normal(graph.num_nodes, columns).to(dtype) for columns in (2, 40)]
+            for x in (*random, level, level.repeat(1, 40)):
                 parts = form.parts(x)
                 assert float(parts.energy) >= -1e-3 * torch.finfo(dtype).eps * float(parts.square)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sampled_looks_are_those_of_products(
+    norm: str, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mass = torch.linspace(0.5, 2.0, 44) if weighted and norm == "comb" else None
+    ring, grid = catalogue.ring(20), catalogue.grid(4, 6)
+    edges = torch.cat([ring.edge_index, grid.edge_index + 20], 1)
+    graph = Graph(edges, 44, node_weight=mass)
+    double = DirichletForm.of(graph.to(dtype=torch.float64), norm)
+    level = double.kernel[:, None].float()
+    for share in (0.0, 0.9, 1.1, 30.0):
+        x = double.deviation(normal(44, 64)).float()
+        # The kernel has two vectors: |P x|^2 is 64 * 2 share.
+        x = x + level * (share / (2 * 64)) ** 0.5 * float(torch.linalg.vector_norm(x))
+        true, sizes = double.parts(x.double()), []
+        form = DirichletForm(graph, norm)
+        looks = [form.look(x)]
+        assert form._sampled is not None
+        monkeypatch.setattr(Sampled, "suits", staticmethod(lambda x, places: False))
+        form = DirichletForm(graph, norm)
+        looks.append(form.look(x))
+        assert form._sampled is None
+        monkeypatch.undo()
+        for look in looks:
+            sizes.append(float(look.kernel / look.square))
+            torch.testing.assert_close(look.energy, true.energy, rtol=1e-6, atol=0)
+            torch.testing.assert_close(look.square, true.square, rtol=1e-6, atol=0)
+            torch.testing.assert_close(look.deviation, true.deviation, rtol=1e-5, atol=0)
+        assert sizes[0] == pytest.approx(sizes[1], abs=1e-6)
 
 
 @settings(max_examples=20)
