@@ -106,9 +106,9 @@ class DirichletForm:
             return torch.view_as_complex(out.view(*x.shape, 2))
         return out.view(x.shape)
 
-    def centre_(self, flat: Tensor) -> None:
-        """Replace a real matrix, the state or some of its columns, by x - P x."""
-        self._P.remove(flat, self._P.coefficients(flat), flat)
+    def centre(self, flat: Tensor, out: Tensor) -> None:
+        """Put x - P x of a real matrix, the state or some of its columns, into another one."""
+        self._P.remove(flat, self._P.coefficients(flat), out)
 
     def __call__(
         self, x: Tensor | tuple[Tensor, ...], graph: object = None

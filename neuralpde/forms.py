@@ -31,7 +31,7 @@ class Start:
         L: Self-adjoint.
         x: A state of L.
         metric: Weights of the inner product, or None.
-        prepare: Changes some columns of `x` in place, first.
+        prepare: Makes what is read of some columns of `x`, or None.
         space: Rooms for `x`, or None.
     """
 
@@ -96,13 +96,13 @@ def start_of(form: Any, graph: Graph, x0: Tensor) -> Start:
     own = DirichletForm.of(graph, form.norm)
     space = own.space(x0)
     if form.norm != "rw" or form.mass is None:
-        return Start(graph.laplacian(form.norm), x0, form.mass, own.centre_, space)
+        return Start(graph.laplacian(form.norm), x0, form.mass, own.centre, space)
     # D^(1/2) x makes the random walk symmetric, and inner products plain.
     root = form.mass.sqrt().to(x0.real.dtype).unsqueeze(1)
 
-    def rooted(v: Tensor) -> None:
-        own.centre_(v)
-        v.mul_(root)
+    def rooted(v: Tensor, out: Tensor) -> None:
+        own.centre(v, out)
+        out.mul_(root)
 
     return Start(graph.laplacian("sym"), x0, None, rooted, space)
 

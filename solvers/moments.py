@@ -19,8 +19,8 @@ from solvers.products import products
 from solvers.rooms import Room, rooms
 from solvers.rows import Rows
 
-Preparation = Callable[[Tensor], object]
-"""Called with some columns of a state, to be changed in place."""
+Preparation = Callable[[Tensor, Tensor], object]
+"""Called with some columns of a state, and a place where to put what is read in their stead."""
 
 # Rounding errors of a moment of order k, in units of (k + 4)^1.5 eps |x|^2; below 0.05, measured.
 ROUNDING = 1.0
@@ -109,8 +109,8 @@ def curves(
         times: not negative; for all graphs or for each.
         metric: weights of the inner product.
         tol: error of the series.
-        prepare: changes some columns of the state in place before they are read, such as taking
-            out their part in the kernel of L.
+        prepare: puts what is read in the stead of some columns of the state, such as those without
+            their part in the kernel of L, into a contiguous place of their shape.
         space: rooms for the state, if some are at hand: fresh memory costs as much as products.
 
     Example:
@@ -229,9 +229,10 @@ def _moments(
             metric = metric[order.order]
         for room in products.once(space or rooms(x)):
             start = room.first if order is None else room.second
-            start.copy_(room.of(x))
-            if prepare is not None:
-                prepare(start)
+            if prepare is None:
+                start.copy_(room.of(x))
+            else:
+                prepare(room.of(x), start)
             if order is not None:
                 order.enter(start, room.first)
             total += _inner_products(twice, room, count, graphs, metric)
