@@ -205,12 +205,15 @@ def test_sampled_looks_are_those_of_products(
     level = double.kernel[:, None].float()
     for share in (0.0, 0.9, 1.1, 30.0):
         x = double.deviation(normal(44, 64)).float()
-        # The kernel has two vectors: |P x|^2 is 64 * 2 share.
-        x = x + level * (share / (2 * 64)) ** 0.5 * float(torch.linalg.vector_norm(x))
+        # The kernel has two vectors of length one: |P x|^2 is `share` times the rest.
+        size = float(double.parts(x.double()).deviation)
+        x = x + level * (share * size / (2 * 64)) ** 0.5
         true, sizes = double.parts(x.double()), []
         form = DirichletForm(graph, norm)
         looks = [form.look(x)]
         assert form._sampled is not None
+        # A state far from consensus is not copied.
+        assert (form._kept is None) == (share < 1.0)
         monkeypatch.setattr(Sampled, "suits", staticmethod(lambda x, places: False))
         form = DirichletForm(graph, norm)
         looks.append(form.look(x))
@@ -222,6 +225,16 @@ def test_sampled_looks_are_those_of_products(
             torch.testing.assert_close(look.square, true.square, rtol=1e-6, atol=0)
             torch.testing.assert_close(look.deviation, true.deviation, rtol=1e-5, atol=0)
         assert sizes[0] == pytest.approx(sizes[1], abs=1e-6)
+
+
+def test_one_form_reads_states_of_every_kind_in_turn() -> None:
+    form = DirichletForm(catalogue.grid(6, 7), "sym")
+    fresh = [DirichletForm(catalogue.grid(6, 7), "sym") for _ in range(6)]
+    wide = normal(42, 40)
+    states = [wide.float(), wide, wide[:, :3].float(), 1e30 * wide.float(), wide.float(), wide]
+    for x, other in zip(states, fresh, strict=True):
+        torch.testing.assert_close(form.look(x).energy, other.look(x).energy, equal_nan=True)
+        torch.testing.assert_close(form.parts(x).energy, other.parts(x).energy)
 
 
 @settings(max_examples=20)

@@ -9,8 +9,11 @@ from neuralpde import Graph, catalogue, fields, solve
 from neuralpde.operators import Pattern, SparseOperator
 from neuralpde.operators.reordered import Reordered, near_order
 from solvers import columns
+from solvers.chebyshev import Chebyshev
 from solvers.columns import WIDTH
+from solvers.exact import propagate
 from solvers.moments import moments
+from solvers.rows import Rows
 
 TIMES = torch.tensor([0.0, 3.0, 40.0], dtype=torch.float64)
 
@@ -121,13 +124,31 @@ def test_batches_and_directed_graphs_stay_in_their_order(everywhere: None) -> No
     assert directed.laplacian("rw").reordered is None
 
 
+@pytest.mark.parametrize(("width", "t"), [(2, 40.0), (WIDTH, 0.1)])
+def test_no_order_is_looked_for_where_it_would_not_pay(width: int, t: float) -> None:
+    graph = shuffled(catalogue.grid(50, 50))
+    solve(fields.Heat("sym"), state(graph, width), t, graph)
+    A = graph.laplacian("sym").pattern.with_diagonal()[0]
+    assert "near_order" not in A.__dict__
+    solve(fields.Heat("sym"), state(graph, WIDTH), 40.0, graph)
+    assert "near_order" in A.__dict__
+
+
+@pytest.mark.parametrize("norm", ["rw", "sym"])
+def test_norms_do_not_depend_on_the_order(norm: str) -> None:
+    A = shuffled(catalogue.grid(9, 8)).laplacian(norm)
+    series, moved, x = Chebyshev(A, Rows()), A.reordered, state(catalogue.grid(9, 8), 5)
+    x *= torch.arange(72).unsqueeze(1)
+    assert moved is not None
+    there = moved.enter(x, torch.empty_like(x))
+    np.testing.assert_allclose(series.norms(there, moved), series.norms(x), rtol=1e-6)
+
+
 def test_a_wrong_enclosure_is_still_found(everywhere: None) -> None:
     graph = shuffled(catalogue.grid(20, 10))
     L = graph.laplacian("comb")
     A = SparseOperator(L.pattern, -L.values, symmetric=True, enclosure=(-1.0, 0.0))
     assert A.reordered is not None
-    from solvers.exact import propagate
-
     with pytest.raises(ArithmeticError, match="correct its enclosure"):
         propagate(A, state(graph, 2), torch.tensor([0.0, 200.0]), rtol=1e-4)
 
