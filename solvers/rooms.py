@@ -13,6 +13,8 @@ from solvers.columns import pieces
 # Entries that one sum in single precision may take in, whole rows of them: one large entry among
 # ones makes an error of 2e-6; measured.
 LINE = 512
+# Entries up to which doubles are one product of a matrix and a vector: a call is all that it costs.
+SMALL = 2**14
 # Narrower rows than this are multiplied faster as one tensor.
 NARROW = 8
 
@@ -40,7 +42,7 @@ class Room:
         ([3.0, 3.0], [1.0, 3.0])
     """
 
-    __slots__ = ("_by_lines", "_by_rows", "_memory", "columns", "first", "second")
+    __slots__ = ("_by_lines", "_by_rows", "_flat", "_memory", "columns", "first", "second")
 
     _by_rows: Dots | None
 
@@ -53,6 +55,8 @@ class Room:
         memory[:, rows:] = 0.0
         self.first, self.second = memory[:, :rows]
         self._memory, self._by_rows = memory, None
+        small = x.dtype is torch.float64 and memory.numel() <= 2 * SMALL
+        self._flat = memory.view(2, -1) if small else None
         self._by_lines = Dots(memory.view(2, -1, max(together * width, 1)))
 
     def moved(self, columns: slice) -> Room:
@@ -71,6 +75,8 @@ class Room:
         Args:
             which: 0 for the first matrix, 1 for the second.
         """
+        if self._flat is not None:
+            return torch.mv(self._flat, self._flat[which])
         return self._by_lines(which).sum(0, dtype=torch.float64)
 
     def of_rows(self, which: int) -> Float[Tensor, "nodes two"]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from solvers.columns import WIDTH
-from solvers.rooms import LINE, NARROW, rooms
+from solvers.rooms import LINE, NARROW, SMALL, rooms
 
 SHAPES = [
     (0, 3),
@@ -15,6 +15,7 @@ SHAPES = [
     (700, 1),
     (777, 13),
     (300, WIDTH),
+    (SMALL // WIDTH - 1, WIDTH),
     (40, 2 * WIDTH + 3),
     (9, LINE + 1),
 ]

@@ -304,6 +304,7 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.slow
 def test_scripts_explain_themselves(tmp_path: Path) -> None:
     # One process for all of them: importing torch takes longer than the help.
     paths = [str(SCRIPTS / name) for name in FOUND]
