@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 import torch
@@ -79,6 +80,8 @@ class DirichletForm:
         self.largest = self._largest(graph, degree, plain)
         self._P = KernelProjection(graph, root, self.mass, kept)
         self.kernel = self._P.kernel
+        # Solves in several threads share what is kept.
+        self.lock = Lock()
         self._sampled: tuple[tuple[torch.dtype, torch.Size], Sampled] | None = None
         self._kept: tuple[tuple[torch.dtype, torch.Size], list[Room]] | None = None
 
@@ -135,7 +138,7 @@ class DirichletForm:
 
     def look(self, x: Tensor, slope: Tensor | None = None) -> Look:
         """The same as it comes, for every step of a solve: squares may overflow."""
-        with torch.no_grad():
+        with self.lock, torch.no_grad():
             flat = self._flat(x)
             if slope is None and self._sampling(flat):
                 return self._sampled_look(flat)
@@ -227,11 +230,14 @@ class DirichletForm:
         return flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
 
     def space(self, x: Tensor) -> list[Room]:
-        """Rooms for a state; kept, as fresh memory would cost as much as the work."""
-        flat = self._flat(x)
-        if self._kept is None or self._kept[0] != (flat.dtype, flat.shape):
-            self._kept = (flat.dtype, flat.shape), rooms(flat)
-        return self._kept[1]
+        """Rooms for a state; kept, as fresh memory would cost as much as the work.
+
+        Whoever uses them holds the lock.
+        """
+        flat, kept = self._flat(x), self._kept
+        if kept is None or kept[0] != (flat.dtype, flat.shape):
+            kept = self._kept = (flat.dtype, flat.shape), rooms(flat)
+        return kept[1]
 
 
 def dirichlet_energy(

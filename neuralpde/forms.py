@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -33,6 +34,7 @@ class Start:
         metric: Weights of the inner product, or None.
         prepare: Makes what is read of some columns of `x`, or None.
         space: Rooms for `x`, or None.
+        lock: Held while `space` is used.
     """
 
     L: Operator
@@ -40,6 +42,7 @@ class Start:
     metric: Tensor | None = None
     prepare: Preparation | None = None
     space: list[Room] | None = None
+    lock: AbstractContextManager[object] = field(default_factory=nullcontext)
 
 
 class Form(Protocol):
@@ -96,7 +99,7 @@ def start_of(form: Any, graph: Graph, x0: Tensor) -> Start:
     own = DirichletForm.of(graph, form.norm)
     space = own.space(x0)
     if form.norm != "rw" or form.mass is None:
-        return Start(graph.laplacian(form.norm), x0, form.mass, own.centre, space)
+        return Start(graph.laplacian(form.norm), x0, form.mass, own.centre, space, own.lock)
     # D^(1/2) x makes the random walk symmetric, and inner products plain.
     root = form.mass.sqrt().to(x0.real.dtype).unsqueeze(1)
 
@@ -104,7 +107,7 @@ def start_of(form: Any, graph: Graph, x0: Tensor) -> Start:
         own.centre(v, out)
         out.mul_(root)
 
-    return Start(graph.laplacian("sym"), x0, None, rooted, space)
+    return Start(graph.laplacian("sym"), x0, None, rooted, space, own.lock)
 
 
 class OneByOne:

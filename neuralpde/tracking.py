@@ -298,15 +298,16 @@ class ExactEnergy:
         small = x0.numel() <= SMALL
         x0 = x0.to(torch.promote_types(x0.dtype, torch.float64 if small else torch.float32))
         start = start_of(self.form, self.graph, x0)
-        found = curves(
-            start.L,
-            start.x,
-            ((merged - times[:1]) * self.rates.double().cpu()).numpy(),
-            metric=start.metric,
-            tol=PRECISE if small else max(self.rtol * TRUNCATION, PRECISE),
-            prepare=start.prepare,
-            space=start.space,
-        )
+        with start.lock:
+            found = curves(
+                start.L,
+                start.x,
+                ((merged - times[:1]) * self.rates.double().cpu()).numpy(),
+                metric=start.metric,
+                tol=PRECISE if small else max(self.rtol * TRUNCATION, PRECISE),
+                prepare=start.prepare,
+                space=start.space,
+            )
         self.count(found.products)
         energy, square, floor = (
             torch.from_numpy(values) for values in (found.energy, found.square, found.energy_error)
