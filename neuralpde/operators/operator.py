@@ -232,9 +232,10 @@ class SparseOperator(Operator):
         # Solves of one field on one graph ask for the same matrices again: the last ones are kept.
         if self.values.requires_grad or any(isinstance(scalar, Tensor) for scalar in scalars):
             return make(*scalars)
-        if kind not in self._last or self._last[kind][0] != scalars:
-            self._last[kind] = scalars, make(*scalars)
-        return self._last[kind][1]
+        known = self._last.get(kind)
+        if known is None or known[0] != scalars:
+            known = self._last[kind] = scalars, make(*scalars)
+        return known[1]
 
     def __add__(self, other: Operator) -> Operator:
         if not isinstance(other, SparseOperator):
