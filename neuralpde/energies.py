@@ -157,13 +157,12 @@ class DirichletForm:
 
     def _read(self, room: Room) -> tuple[Tensor, Tensor]:
         """<y, H y> and |y|^2 of the matrices y = x - P x and H y."""
-        if self.rows.batch is None and self.mass is None:
-            deviation, product = room.sums(0).split(1)
+        if self.mass is None:
+            deviation, product = room.inner(0, self.rows)
             return product, deviation
+        # The form itself has no weights.
         deviations, of_rows = room.of_rows(0).unbind(1)
-        if self.mass is not None:
-            deviations = deviations * self.mass
-        return self.rows.sums((of_rows,)), self.rows.sums((deviations,))
+        return self.rows.sums((of_rows,)), self.rows.sums((deviations * self.mass,))
 
     def _sampled_look(self, flat: Tensor) -> Look:
         """The same as sums over the entries of L, of a state that is not copied if need not be."""

@@ -192,8 +192,8 @@ class SheafForm(OneByOne):
                     L.core.addmm_(room.second, room.first)
                 else:
                     torch.neg(room.of(known), out=room.second)
-                pair = [rows.sums((part,)) for part in room.of_rows(0).unbind(1)]
-                square, energy = square + pair[0], energy + pair[1]
+                own, mixed = room.inner(0, rows)
+                square, energy = square + own, energy + mixed
             # A look has half the energy.
             return Look(energy / 2, square, torch.zeros_like(square))
 

@@ -250,22 +250,12 @@ def _inner_products(
     metric: Tensor | None,
 ) -> Float[Tensor, "moments graphs"]:
     """Return ``<V_k, V_k>`` and ``<V_k, V_(k+1)>`` in turn, with V_0 in the room's first matrix."""
-    plain = metric is None and graphs.batch is None
     terms, found = (room.first, room.second), []
     for k in range((count + 1) // 2):
         this, other = k % 2, 1 - k % 2
         if 2 * k + 1 < count:
             alpha, beta = (1.0, -1.0) if k else (0.5, 0.0)
             twice(terms[other], terms[this], alpha, beta)
-        if plain:
-            pair = room.sums(this).unsqueeze(1)
-        else:
-            pair = _per_graph(room.of_rows(this), graphs, metric)
+        pair = room.inner(this, graphs, metric)
         found += [pair[this], pair[other]]
     return torch.stack(found[:count])
-
-
-def _per_graph(of_rows: Tensor, graphs: Rows, metric: Tensor | None) -> Tensor:
-    if metric is not None:
-        of_rows = of_rows * metric.to(of_rows).unsqueeze(1)
-    return torch.stack([graphs.sums((column,)) for column in of_rows.unbind(1)])

@@ -61,7 +61,7 @@ class Operator(Protocol):
 
     @property
     def reordered(self) -> Reordered | None:
-        """Products with the rows of states in an order that suits the cache; None: they are."""
+        """Products with the rows of states in an order that suits the cache better, or None."""
 
     @property
     def symmetric(self) -> bool:

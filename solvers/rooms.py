@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from solvers.columns import pieces
+from solvers.rows import Rows
+from solvers.sampled import Places
 
 # Entries that one sum in single precision may take in, whole rows of them: one large entry among
 # ones makes an error of 2e-6; measured.
@@ -79,6 +81,23 @@ class Room:
             return torch.mv(self._flat, self._flat[which])
         return self._by_lines(which).sum(0, dtype=torch.float64)
 
+    def inner(
+        self, which: int, rows: Rows, metric: Float[Tensor, " nodes"] | None = None
+    ) -> Float[Tensor, "two graphs"]:
+        """Return the inner products of each graph, float64.
+
+        Args:
+            which: 0 for the first matrix, 1 for the second.
+            rows: how rows belong to graphs.
+            metric: one weight per row, or None for ones.
+        """
+        if metric is None and rows.batch is None:
+            return self.sums(which).unsqueeze(1)
+        of_rows = self.of_rows(which)
+        if metric is not None:
+            of_rows = of_rows * metric.to(of_rows).unsqueeze(1)
+        return torch.stack([rows.sums((column,)) for column in of_rows.unbind(1)])
+
     def of_rows(self, which: int) -> Float[Tensor, "nodes two"]:
         """Return the same row by row, float64.
 
@@ -93,10 +112,6 @@ class Room:
 class Dots:
     """Dot products of rows of two matrices, each with itself and with the other.
 
-    torch sums them up in the precision of the entries, on the CPU by a product of
-    dense matrices sampled at a few entries: nothing else there reads every entry once, writes no
-    products down, and does not follow `torch.set_float32_matmul_precision`.
-
     Args:
         both: the two matrices, one behind the other in memory.
 
@@ -106,23 +121,19 @@ class Dots:
         ([[5.0, 11.0]], [[11.0, 25.0]])
     """
 
-    __slots__ = ("_both", "_found", "_rows", "_sampled")
+    __slots__ = ("_both", "_rows", "_sampled")
+
+    _sampled: Places | None
 
     def __init__(self, both: Float[Tensor, "two rows columns"]) -> None:
-        self._both: Tensor = both
-        self._sampled: Tensor | None = None
+        self._both, self._sampled = both, None
         _, rows, columns = both.shape
         if rows and columns >= NARROW and both.device.type == "cpu":
             first = torch.arange(rows, dtype=torch.int32)
-            self._rows = both.view(2 * rows, columns).t()
-            self._found = both.new_empty(2 * rows)
-            self._sampled = torch.sparse_csr_tensor(
-                torch.arange(0, 2 * rows + 1, 2, dtype=torch.int32),
-                torch.stack([first, first + rows], 1).flatten(),
-                self._found,
-                (rows, 2 * rows),
-                check_invariants=False,
-            )
+            crow = torch.arange(0, 2 * rows + 1, 2, dtype=torch.int32)
+            col = torch.stack([first, first + rows], 1).flatten()
+            self._rows = both.view(2 * rows, columns)
+            self._sampled = Places(crow, col, (rows, 2 * rows), both.dtype)
 
     def __call__(self, which: int) -> Float[Tensor, "rows two"]:
         """Return them; the next call overwrites what this one returned."""
@@ -130,10 +141,7 @@ class Dots:
         if self._sampled is None:
             found: Tensor = torch.linalg.vecdot(one, self._both).t()
             return found
-        # What was found before is multiplied by 0, and may be infinite.
-        self._found.zero_()
-        torch.sparse.sampled_addmm(self._sampled, one, self._rows, beta=0.0, out=self._sampled)
-        return self._found.view(-1, 2)
+        return self._sampled(one, self._rows).view(-1, 2)
 
 
 def rooms(x: Float[Tensor, "nodes columns"]) -> list[Room]:

@@ -13,6 +13,42 @@ from solvers.columns import WIDTH
 LONG, FEW = 32, 4
 
 
+class Places:
+    """Dot products of rows of one matrix with rows of another, at the places of a sparse one.
+
+    Each is summed in the precision of the entries. On the CPU nothing else in torch reads every
+    entry once, writes no products down, and does not follow `torch.set_float32_matmul_precision`.
+
+    Args:
+        crow: where the places of each row begin, and the last ones end.
+        col: columns of the places.
+        size: numbers of rows of the two matrices.
+        dtype: of the matrices.
+
+    Example:
+        >>> dots = Places(torch.tensor([0, 1]), torch.tensor([1]), (1, 2), torch.float32)
+        >>> dots(torch.tensor([[1.0, 2.0]]), torch.tensor([[5.0, 6.0], [3.0, 4.0]])).tolist()
+        [11.0]
+    """
+
+    def __init__(
+        self,
+        crow: Int[Tensor, " rows"],
+        col: Int[Tensor, " places"],
+        size: tuple[int, int],
+        dtype: torch.dtype,
+    ) -> None:
+        self._dots = torch.zeros(len(col), dtype=dtype)
+        self._places = torch.sparse_csr_tensor(crow, col, self._dots, size, check_invariants=False)
+
+    def __call__(self, left: Tensor, right: Tensor) -> Float[Tensor, " places"]:
+        """Return them; the next call overwrites what this one returned."""
+        # What was found before is multiplied by 0, and may be infinite.
+        self._dots.zero_()
+        torch.sparse.sampled_addmm(self._places, left, right.t(), beta=0.0, out=self._places)
+        return self._dots
+
+
 class Sampled:
     """Forms ``sum_e w_e <x_i, x_j>`` over the places e = (i, j) of a sparse matrix.
 
@@ -38,9 +74,8 @@ class Sampled:
         weights: Float[Tensor, "forms places"],
         dtype: torch.dtype,
     ) -> None:
-        self._weights, self._dots = weights, torch.zeros(len(col), dtype=dtype)
-        size = (len(crow) - 1, len(crow) - 1)
-        self._places = torch.sparse_csr_tensor(crow, col, self._dots, size, check_invariants=False)
+        rows = len(crow) - 1
+        self._weights, self._dots = weights, Places(crow, col, (rows, rows), dtype)
 
     @staticmethod
     def suits(x: Float[Tensor, "rows columns"], places: int) -> bool:
@@ -59,7 +94,4 @@ class Sampled:
 
     def __call__(self, x: Float[Tensor, "rows columns"]) -> Float[Tensor, " forms"]:
         """Return the forms of a contiguous state, float64."""
-        # What was found before is multiplied by 0, and may be infinite.
-        self._dots.zero_()
-        torch.sparse.sampled_addmm(self._places, x, x.t(), beta=0.0, out=self._places)
-        return self._weights @ self._dots.double()
+        return self._weights @ self._dots(x, x).double()

@@ -153,3 +153,22 @@ def test_filtered_sets_list_each_edge_once(tmp_path: Path) -> None:
     assert not found.graph.directed
     assert found.train_mask.shape == (3, 2)
     assert (found.x.dtype, found.num_classes) == (torch.float32, 3)
+
+
+@pytest.mark.parametrize("refusal", [PermissionError, OSError])
+def test_where_links_are_refused_the_raw_files_are_copied_whole(
+    webkb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: type[Exception]
+) -> None:
+    linked = data.load("texas", webkb, cache=tmp_path / "links")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    cache = tmp_path / "copies"
+    for _ in range(2):
+        copied = data.load("texas", webkb, cache=cache)
+        assert torch.equal(copied.x, linked.x)
+        assert torch.equal(copied.graph.edge_index, linked.graph.edge_index)
+    assert not list(cache.rglob("tmp*"))
+    assert not any(path.is_symlink() for path in cache.rglob("*"))

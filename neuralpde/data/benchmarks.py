@@ -6,7 +6,6 @@ files go to a cache folder whose `raw` links to it. Nothing is downloaded.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -196,13 +195,25 @@ def _writable(name: str, raw: Path, split: str | None, cache: str | Path | None)
     root = _cache_folder(cache) / f"{name}-{key}"
     link = root / SOURCES[name].raw_of(split)
     link.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        try:
-            link.symlink_to(raw, target_is_directory=True)
-        except (NotImplementedError, PermissionError):
-            # Systems and file systems without links.
-            shutil.copytree(raw, link)
+    _lead(link, raw)
     return root
+
+
+def _lead(link: Path, raw: Path) -> None:
+    """Make a link to `raw`, or a copy where the file system or the account allows no links."""
+    try:
+        link.symlink_to(raw, target_is_directory=True)
+    except FileExistsError:
+        return
+    except OSError:
+        # Moved into place whole: another process may read it as soon as it is there.
+        with tempfile.TemporaryDirectory(dir=link.parent) as folder:
+            copy = shutil.copytree(raw, Path(folder) / raw.name)
+            try:
+                copy.rename(link)
+            except OSError:
+                if not link.exists():
+                    raise
 
 
 def _cache_folder(cache: str | Path | None) -> Path:

@@ -42,7 +42,7 @@ class Coordinates:
 
     @property
     def reordered(self) -> Reordered | None:
-        """Products with the nodes in an order that suits the cache; None: the given one does."""
+        """Products with the nodes in an order that suits the cache better, or None."""
         return None
 
     @property
