@@ -15,6 +15,7 @@ from neuralpde.operators import Pattern, SparseOperator
 from neuralpde.projection import KernelProjection
 from solvers.failure import unknown_name
 from solvers.inner import inner
+from solvers.lasting import lasting
 from solvers.products import products
 from solvers.rooms import Room, rooms
 from solvers.rows import Rows
@@ -109,9 +110,11 @@ class DirichletForm:
             return torch.view_as_complex(out.view(*x.shape, 2))
         return out.view(x.shape)
 
-    def centre(self, flat: Tensor, out: Tensor) -> None:
-        """Put x - P x of a real matrix, the state or some of its columns, into another one."""
-        self._P.remove(flat, self._P.coefficients(flat), out)
+    def centre(self, flat: Tensor, out: Tensor) -> Float[Tensor, " graphs"]:
+        """Put x - P x of some columns of a real state into another matrix; return |P x|^2."""
+        coefficients = self._P.coefficients(flat)
+        self._P.remove(flat, coefficients, out)
+        return self._P.square(coefficients)
 
     def __call__(
         self, x: Tensor | tuple[Tensor, ...], graph: object = None
@@ -136,24 +139,35 @@ class DirichletForm:
         square = square * square
         return Parts(square * look.energy, square * look.square, square * look.deviation)
 
-    def look(self, x: Tensor, slope: Tensor | None = None) -> Look:
-        """The same as it comes, for every step of a solve: squares may overflow."""
-        with self.lock, torch.no_grad():
-            flat = self._flat(x)
+    def look(self, x: Tensor, slope: Tensor | None = None, near: bool = False) -> Look:
+        """The same as it comes, for every step of a solve: squares may overflow.
+
+        Args:
+            x: The state.
+            slope: -L x, if it is known.
+            near: Most of the state is thought to lie in the kernel: a hint, which saves time.
+        """
+        flat = self._flat(x)
+        with self.lock, lasting():
             if slope is None and self._sampling(flat):
-                return self._sampled_look(flat)
-            half = self.half if self.half.dtype == flat.dtype else self.half.to(flat.dtype)
-            known, looks = None if slope is None else self._flat(slope), []
-            for room in products.once(self.space(flat)):
-                part = room.of(flat)
-                coefficients = self._P.coefficients(part)
-                self._P.remove(part, coefficients, room.first)
-                if known is None:
-                    half.addmm_(room.second, room.first)
-                else:
-                    torch.mul(room.of(known), -0.5, out=room.second)
-                looks.append(Look(*self._read(room), self._P.square(coefficients)))
-            return looks[0] if len(looks) == 1 else Look.added(looks)
+                return self._sampled_look(flat, near)
+            return self._multiplied_look(flat, None if slope is None else self._flat(slope))
+
+    @torch.no_grad()
+    def _multiplied_look(self, flat: Tensor, known: Tensor | None) -> Look:
+        """The same from a product, or from what is known of it."""
+        half = self.half if self.half.dtype == flat.dtype else self.half.to(flat.dtype)
+        looks = []
+        for room in products.once(self.space(flat)):
+            part = room.of(flat)
+            coefficients = self._P.coefficients(part)
+            self._P.remove(part, coefficients, room.first)
+            if known is None:
+                half.addmm_(room.second, room.first)
+            else:
+                torch.mul(room.of(known), -0.5, out=room.second)
+            looks.append(Look.of(*self._read(room), self._P.square(coefficients)))
+        return looks[0] if len(looks) == 1 else Look.added(looks)
 
     def _read(self, room: Room) -> tuple[Tensor, Tensor]:
         """<y, H y> and |y|^2 of the matrices y = x - P x and H y."""
@@ -164,18 +178,20 @@ class DirichletForm:
         deviations, of_rows = room.of_rows(0).unbind(1)
         return self.rows.sums((of_rows,)), self.rows.sums((deviations * self.mass,))
 
-    def _sampled_look(self, flat: Tensor) -> Look:
+    def _sampled_look(self, flat: Tensor, near: bool) -> Look:
         """The same as sums over the entries of L, of a state that is not copied if need not be."""
         assert self._sampled is not None
         products.total += 1
         forms, coefficients = self._sampled[1], self._P.coefficients(flat)
-        kernel, found = self._P.square(coefficients), forms(flat)
-        if FAR * found[1].item() >= kernel.item():
-            # L annihilates P x, and what is left of it by rounding is no more than that of y.
-            return Look(found[:1], found[1:] - kernel, kernel)
+        kernel = self._P.size(coefficients)
+        if not near:
+            half, square = forms(flat)
+            if FAR * square >= kernel:
+                # L annihilates P x; what is left of it by rounding is no more than that of y.
+                return _look_at(half, square - kernel, kernel)
         (room,) = self.space(flat)
-        found = forms(self._P.remove(flat, coefficients, room.first))
-        return Look(found[:1], found[1:], kernel)
+        half, deviation = forms(self._P.remove(flat, coefficients, room.first))
+        return _look_at(half, deviation, kernel)
 
     def _sampling(self, flat: Tensor) -> bool:
         """Whether looks at such states are sampled; then what samples them is made."""
@@ -211,7 +227,7 @@ class DirichletForm:
                 image = half.addmm_(wide, centred)
                 products.total += len(states) - 1
             count, rows = len(states), self.rows
-            return Look(
+            return Look.of(
                 _each(image.mul_(centred), count, rows.batch, rows.num_graphs),
                 _each(centred.square_(), count, rows.batch, rows.num_graphs, self.mass),
                 _each(coefficients.square_(), count, self._P.graph_of, rows.num_graphs),
@@ -260,6 +276,11 @@ def dirichlet_energy(
     centred = form._P.remove(flat, form._P.coefficients(flat))
     both = torch.linalg.vecdot(centred, form.half @ centred)
     return 2 * form.rows.sums((both,))
+
+
+def _look_at(half: float, deviation: float, kernel: float) -> Look:
+    """A look at one graph from numbers."""
+    return Look(torch.tensor((half, deviation, kernel), dtype=torch.float64).unsqueeze(1))
 
 
 def _each(

@@ -68,8 +68,8 @@ class Form(Protocol):
     def largest(self) -> Tensor:
         """A bound of E(x) / |x|^2 per graph."""
 
-    def look(self, x: Tensor, slope: Tensor | None = None) -> Look:
-        """The energy and squared norms, not yet summed up."""
+    def look(self, x: Tensor, slope: Tensor | None = None, near: bool = False) -> Look:
+        """The energy and squared norms, not yet summed up; `near`: x is thought near the kernel."""
 
     def looks(self, states: list[Tensor], slopes: list[Tensor], scale: Any = 1.0) -> Look:
         """The same of several states, `[looks, graphs]`; slopes times `scale` are -L x."""
@@ -103,9 +103,10 @@ def start_of(form: Any, graph: Graph, x0: Tensor) -> Start:
     # D^(1/2) x makes the random walk symmetric, and inner products plain.
     root = form.mass.sqrt().to(x0.real.dtype).unsqueeze(1)
 
-    def rooted(v: Tensor, out: Tensor) -> None:
-        own.centre(v, out)
+    def rooted(v: Tensor, out: Tensor) -> Tensor:
+        left_out = own.centre(v, out)
         out.mul_(root)
+        return left_out
 
     return Start(graph.laplacian("sym"), x0, None, rooted, space, own.lock)
 
@@ -119,7 +120,7 @@ class OneByOne:
         """Look at each state; see `DirichletForm.looks`."""
         known = [slope.reshape(len(slope), -1) * scale for slope in slopes]
         pairs = zip(states, known or [None] * len(states), strict=True)
-        return Look.joined([self.look(x, slope).row for x, slope in pairs])
+        return Look.joined([self.look(x, slope) for x, slope in pairs])
 
 
 class SheafForm(OneByOne):
@@ -178,8 +179,11 @@ class SheafForm(OneByOne):
         look = self.look(x, slope)
         return Parts(look.energy, look.square, look.deviation)
 
-    def look(self, x: Tensor, slope: Tensor | None = None) -> Look:
-        """The same, not yet summed up; with `slope = -L x` nothing is multiplied."""
+    def look(self, x: Tensor, slope: Tensor | None = None, near: bool = False) -> Look:
+        """The same, not yet summed up; with `slope = -L x` nothing is multiplied.
+
+        There is nothing to be gained from a state that is `near` the kernel.
+        """
         with torch.no_grad():
             L = self._laplacian(x)
             rows = Rows(L.core.batch, L.num_graphs)
@@ -195,7 +199,7 @@ class SheafForm(OneByOne):
                 own, mixed = room.inner(0, rows)
                 square, energy = square + own, energy + mixed
             # A look has half the energy.
-            return Look(energy / 2, square, torch.zeros_like(square))
+            return Look.of(energy / 2, square, torch.zeros_like(square))
 
     def norm_alone(self, x: Tensor) -> Parts:
         """The squared norm per graph, which is its deviation too."""
@@ -247,9 +251,10 @@ class BundleForm(OneByOne):
         """The energy with the squared norms."""
         return self._form.parts(self._framed(x), None if slope is None else self._framed(slope))
 
-    def look(self, x: Tensor, slope: Tensor | None = None) -> Look:
+    def look(self, x: Tensor, slope: Tensor | None = None, near: bool = False) -> Look:
         """The same, not yet summed up."""
-        return self._form.look(self._framed(x), None if slope is None else self._framed(slope))
+        known = None if slope is None else self._framed(slope)
+        return self._form.look(self._framed(x), known, near)
 
     def norm_alone(self, x: Tensor) -> Parts:
         """The squared norm per graph."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 # Far within single precision: products with weights do not leave it, nor do squares of what is
@@ -30,22 +31,38 @@ class Parts:
 
 @dataclass(frozen=True)
 class Look:
-    """One evaluation of a form, `[graphs]`, or several, `[looks, graphs]`, float64 on the device.
+    """One evaluation of a form, or several, kept as few tensors: every step of a solve has one.
 
     Attributes:
-        products: E(x) / 2.
-        deviation: |x - P x|^2, in the form's metric.
-        kernel: |P x|^2.
+        numbers: Half the energy, |x - P x|^2 and |P x|^2 in the form's metric; float64, on the
+            device. `[3, graphs]`, of several looks `[looks, 3, graphs]`.
+
+    >>> one = Look.of(*torch.tensor([[3.0], [4.0], [5.0]]))
+    >>> one.energy.item(), one.square.item(), Look.joined([one, one]).kernel.tolist()
+    (6.0, 9.0, [[5.0], [5.0]])
     """
 
-    products: Tensor
-    deviation: Tensor
-    kernel: Tensor
+    numbers: Float[Tensor, "*looks three graphs"]
+
+    @classmethod
+    def of(cls, products: Tensor, deviation: Tensor, kernel: Tensor) -> Look:
+        """Half of the energies, |x - P x|^2 and |P x|^2."""
+        return cls(torch.stack((products, deviation, kernel), -2))
 
     @property
     def energy(self) -> Tensor:
         """E(x)."""
-        return 2 * self.products
+        return 2 * self.numbers.select(-2, 0)
+
+    @property
+    def deviation(self) -> Tensor:
+        """|x - P x|^2."""
+        return self.numbers.select(-2, 1)
+
+    @property
+    def kernel(self) -> Tensor:
+        """|P x|^2."""
+        return self.numbers.select(-2, 2)
 
     @property
     def square(self) -> Tensor:
@@ -55,30 +72,21 @@ class Look:
     @classmethod
     def added(cls, looks: Sequence[Look]) -> Look:
         """What pieces of a state add up to."""
-        parts = zip(*(look._numbers for look in looks), strict=True)
-        return cls(*(torch.stack(numbers).sum(0) for numbers in parts))
-
-    @property
-    def row(self) -> Look:
-        """This one as the only one of looks `[looks, graphs]`."""
-        return Look(*(numbers.unsqueeze(0) for numbers in self._numbers))
+        return cls(torch.stack([look.numbers for look in looks]).sum(0))
 
     @property
     def last(self) -> Look:
-        """The last one of looks `[looks, graphs]`."""
-        return Look(*(numbers[-1] for numbers in self._numbers))
+        """This one, or the last one of several."""
+        return Look(self._several[-1])
 
     @classmethod
     def joined(cls, looks: Sequence[Look]) -> Look:
-        """Several looks `[looks, graphs]` as one."""
-        if len(looks) == 1:
-            return looks[0]
-        parts = zip(*(look._numbers for look in looks), strict=True)
-        return cls(*(torch.cat(numbers) for numbers in parts))
+        """Single looks and several ones as several."""
+        return cls(torch.cat([look._several for look in looks]))
 
     @property
-    def _numbers(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.products, self.deviation, self.kernel
+    def _several(self) -> Tensor:
+        return self.numbers.unsqueeze(0) if self.numbers.dim() == 2 else self.numbers
 
 
 def unit(x: Tensor) -> Tensor:

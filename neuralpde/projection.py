@@ -68,7 +68,7 @@ class KernelProjection:
     ) -> Float[Tensor, "components columns"]:
         """Return those of `P x`."""
         if self._products is None:
-            return (self._weights.to(x.dtype) @ x).unsqueeze(0)
+            return torch.mv(x.t(), self._weights.to(x.dtype)).unsqueeze(0)
         found: Tensor = self._products[0].to(x.dtype) @ x
         return found
 
@@ -88,11 +88,18 @@ class KernelProjection:
         if self.graph_of is not None:
             squares: Tensor = torch.linalg.vecdot(coefficients, coefficients).double()
             return squares.new_zeros(self._graphs).index_add_(0, self.graph_of, squares)
-        flat = coefficients.view(-1)
-        if len(flat) > MANY:
-            flat = flat.double()
-        square: Tensor = torch.dot(flat, flat).double().view(1)
-        return square
+        return _square(coefficients).double().view(1)
+
+    def size(self, coefficients: Tensor) -> float:
+        """Return `|P x|^2` of one graph as a number, for which a device must be waited for."""
+        return _square(coefficients).item()
+
+
+def _square(x: Tensor) -> Tensor:
+    flat = x.view(-1)
+    if flat.numel() > MANY:
+        flat = flat.double()
+    return torch.dot(flat, flat)
 
 
 def _csr(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:

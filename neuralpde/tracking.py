@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from neuralpde.energies import DirichletForm
@@ -15,11 +16,14 @@ from neuralpde.forms import Form, start_of
 from neuralpde.graph import Graph
 from neuralpde.looks import Look, Parts, in_range, unit
 from neuralpde.watching import own_points
+from solvers.lasting import lasting
 from solvers.masks import some
-from solvers.moments import curves
+from solvers.moments import Curves, curves
 from solvers.series import Series
 from solvers.trajectory import Stats, Trajectory
 
+Numbers = Float[np.ndarray, "three times graphs"]
+PerTime = Float[np.ndarray, "times graphs"]
 Told = Series | Callable[[], Series]
 """A series, or what computes it when it is first read."""
 
@@ -115,7 +119,7 @@ class EnergyTrack:
             found = self.form.looks(states, slopes, scale)
         else:
             known = slopes[0].reshape(len(slopes[0]), -1) * scale if slopes else None
-            found = self.form.look(states[0], known).row
+            found = self.form.look(states[0], known)
         looks = [*self.looks, found]
         # One statement without a call in it: Ctrl-C finds all of it done, or nothing.
         self.looks, self._states, self._slopes = looks, [], []
@@ -234,7 +238,8 @@ class ExactEnergy:
 
         def compute(name: str) -> Callable[[], Series]:
             def found() -> Series:
-                trajectory._series.update(self._series(states.detach()))
+                with lasting():
+                    trajectory._series.update(self._series(states.detach()))
                 return trajectory[name]
 
             return found
@@ -243,58 +248,50 @@ class ExactEnergy:
             trajectory._series[name] = compute(name)
 
     def _series(self, states: Tensor) -> dict[str, Told]:
-        matched = self.rates is not None and not bool((self.rates < 0).any())
-        # Moments know the first state better than a look at it does; only its norm is missing.
-        first, x0, size = self.form.norm_alone(states[0]), self.x0.detach(), 1.0
-        if not in_range(first.square):
-            size = unit(states[0]).item()
-            states, x0 = states / size, x0 / size
-            first = self.form.norm_alone(states[0])
-        if not matched:
-            first = self._parts(states[0])
-        measured = [first] + [self._parts(x) for x in states[1:]]
-        parts = Parts(
-            *(
-                torch.stack([getattr(part, name) for part in measured]).cpu()
-                for name in ("energy", "square", "deviation")
-            )
-        )
-        floor = self._floor(parts, torch.finfo(states.dtype).eps)
-        t = self.times
-        times = t[:, None].expand(len(t), self.form.rows.num_graphs) if t.dim() == 1 else t
-        if matched:
-            times, parts, floor = self._from_moments(x0, times, parts, floor)
-        parts = Parts(*(size**2 * part for part in (parts.energy, parts.square, parts.deviation)))
-        floor = size**2 * floor
-        if self.form.rows.num_graphs == 1:
-            once = torch.cat([torch.ones(1, dtype=torch.bool), times.diff(dim=0)[:, 0] != 0])
-            times, floor = times[once, 0], floor[once, 0]
-            parts = Parts(parts.energy[once, 0], parts.square[once, 0], parts.deviation[once, 0])
-        return series_of(times, parts, floor, self.form)
+        x0, size, found = self.x0.detach(), 1.0, None
+        if self.rates is not None and not bool((self.rates < 0).any()):
+            # Squares that leave single precision are found out.
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = self._moments(x0)
+            if not in_range(torch.from_numpy(found.square[0] + found.removed)):
+                size = unit(x0).item()
+                states, found = states / size, self._moments(x0 / size)
+        if found is None:
+            first = self._told(states[0])
+        else:
+            # Moments know the first state better than a look at it does.
+            first = np.stack([found.energy[0], found.square[0] + found.removed, found.square[0]])
+        told = np.stack([first, *(self._told(x) for x in states[1:])], axis=1)
+        floor = self._floor(told, torch.finfo(states.dtype).eps)
+        t = self.times.numpy()
+        times = np.repeat(t[:, None], told.shape[2], axis=1) if t.ndim == 1 else t
+        if found is not None:
+            times, told, floor = self._merged(found, times, told, floor)
+        told, floor = size**2 * told, size**2 * floor
+        if told.shape[2] == 1:
+            once = np.append(True, np.diff(times[:, 0]) != 0)
+            times, floor, told = times[once, 0], floor[once, 0], told[:, once, 0]
+        parts = Parts(*torch.from_numpy(told))
+        return series_of(torch.from_numpy(times), parts, torch.from_numpy(floor), self.form)
 
-    def _parts(self, x: Tensor) -> Parts:
-        """The energy of a state, which is scaled first only where its squares need that."""
-        look = self.form.look(x)
-        if not in_range(look.square):
-            return self.form.parts(x)
-        return Parts(look.energy, look.square, look.deviation)
+    def _told(self, x: Tensor) -> Float[np.ndarray, "three graphs"]:
+        """Energy and squares of a saved state, which is scaled only where its squares need that."""
+        look = self.form.look(x, near=True)
+        parts: Look | Parts = look if in_range(look.square) else self.form.parts(x)
+        return torch.stack((parts.energy, parts.square, parts.deviation)).cpu().numpy()
 
-    def _floor(self, parts: Parts, eps: float) -> Tensor:
+    def _floor(self, told: Numbers, eps: float) -> PerTime:
         """The error of energies measured on saved states."""
-        error = 2 * self.rtol**2 * torch.maximum(parts.square[:1], parts.square)
-        rounding = eps * parts.deviation + 4 * eps**2 * parts.square
+        _, square, deviation = told
+        error = 2 * self.rtol**2 * np.maximum(square[:1], square)
+        rounding = eps * deviation + 4 * eps**2 * square
         error[0] = 0.0
-        return SAFETY * self.form.largest * (error + rounding)
+        floor: PerTime = SAFETY * self.form.largest.numpy() * (error + rounding)
+        return floor
 
-    def _from_moments(
-        self, x0: Tensor, times: Tensor, saved: Parts, saved_floor: Tensor
-    ) -> tuple[Tensor, Parts, Tensor]:
-        """Many times from the first state alone; saved states where they know better."""
+    def _moments(self, x0: Tensor) -> Curves:
+        """The energy at many times from the first state alone."""
         assert self.rates is not None
-        grid = torch.linspace(0, 1, POINTS, dtype=torch.float64)[:, None]
-        merged, order = torch.sort(
-            torch.cat([times, times[:1] + grid * (times[-1:] - times[:1])]), dim=0, stable=True
-        )
         small = x0.numel() <= SMALL
         x0 = x0.to(torch.promote_types(x0.dtype, torch.float64 if small else torch.float32))
         start = start_of(self.form, self.graph, x0)
@@ -302,24 +299,34 @@ class ExactEnergy:
             found = curves(
                 start.L,
                 start.x,
-                ((merged - times[:1]) * self.rates.double().cpu()).numpy(),
+                _merged_times(self.times, self.form.rows.num_graphs)[0] * self.rates.cpu().numpy(),
                 metric=start.metric,
                 tol=PRECISE if small else max(self.rtol * TRUNCATION, PRECISE),
                 prepare=start.prepare,
                 space=start.space,
             )
         self.count(found.products)
-        energy, square, floor = (
-            torch.from_numpy(values) for values in (found.energy, found.square, found.energy_error)
-        )
-        rows = len(times) + POINTS
-        from_saved = torch.full((3, rows, times.shape[1]), torch.inf, dtype=torch.float64)
-        known = torch.stack([saved.energy, saved.deviation, saved_floor])
-        from_saved[:, 1 : len(times)] = known[:, 1:]
-        measured, deviation, own = torch.gather(from_saved, 1, order.expand(3, -1, -1))
-        better = own < floor
-        energy = torch.where(better, measured, energy)
-        square = torch.where(better, deviation, square)
-        square0 = torch.from_numpy(found.square[order.argmin(0), range(order.shape[1])])
-        kernel = (saved.square[:1] - square0).clamp(min=0.0)
-        return merged, Parts(energy, square + kernel, square), torch.where(better, own, floor)
+        return found
+
+    def _merged(
+        self, found: Curves, times: PerTime, told: Numbers, own: PerTime
+    ) -> tuple[PerTime, Numbers, PerTime]:
+        """Many times; saved states where they know better."""
+        merged, order = _merged_times(self.times, times.shape[1])
+        saved = np.full((3, *merged.shape), np.inf)
+        saved[:2, 1 : len(times)], saved[2, 1 : len(times)] = told[::2, 1:], own[1:]
+        measured = np.take_along_axis(saved, order[None], 1)
+        better = measured[2] < found.energy_error
+        energy = np.where(better, measured[0], found.energy)
+        deviation = np.where(better, measured[1], found.square)
+        told = np.stack([energy, deviation + found.removed, deviation])
+        return merged + times[:1], told, np.where(better, measured[2], found.energy_error)
+
+
+def _merged_times(t: Tensor, graphs: int) -> tuple[PerTime, Int64[np.ndarray, "times graphs"]]:
+    """Saved times and many between them, from the start; and where each of them was before."""
+    saved = t.numpy() if t.dim() > 1 else np.repeat(t.numpy()[:, None], graphs, axis=1)
+    saved = saved - saved[:1]
+    every = np.concatenate([saved, np.linspace(0, 1, POINTS)[:, None] * saved[-1:]])
+    order = np.argsort(every, axis=0, kind="stable")
+    return np.take_along_axis(every, order, 0), order

@@ -12,13 +12,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from solvers.coefficients import degree_bound, exponential, integral
-from solvers.columns import pieces, piecewise, reordered
+from solvers.columns import piecewise, reordered, terms_of
 from solvers.inner import inner
-from solvers.problem import Operator, Reordered
+from solvers.problem import Operator, Reordered, numbers
 from solvers.rows import Rows
 from solvers.weights import Table, Weights, degree_of
 
 PerGraph = Float[np.ndarray, " graphs"]
+
+# Squares below it may have vanished.
+TINY = float(np.finfo(np.float32).tiny)
 
 
 class Chebyshev:
@@ -121,6 +124,15 @@ class Chebyshev:
             norms = self._norms(torch.linalg.vector_norm(x, dim=1, dtype=torch.float64), order)
         return norms
 
+    def sizes(self, x: Float[Tensor, "nodes channels"], order: Reordered | None = None) -> PerGraph:
+        """Return the same norms, perhaps to a few digits only, as fast as possible."""
+        if self._metric is None and self.rows.batch is None and x.device.type == "cpu":
+            flat = x.view(-1)
+            square = torch.dot(flat, flat).item()
+            if TINY < square < np.inf:
+                return np.sqrt([square])
+        return self.norms(x, order)
+
     def _norms(self, of_rows: Tensor, order: Reordered | None) -> PerGraph:
         squares = of_rows.square_()
         if self._metric is not None:
@@ -184,50 +196,47 @@ class Recurrence:
         if torch.is_grad_enabled() and any(x.requires_grad for x in (v, *self.A.tensors)):
             return recorded(_Sums, self, tables, v, *self.A.tensors)
         order = reordered(self._twice, v, degree_of(tables))
-        if order is None and (len(pieces(v)) == 1 or not self.A.separate):
-            return self.forward(v, tables, out)[0]
         sums = [torch.empty_like(v) for _ in tables] if out is None else list(out)
 
-        def propagate(part: Tensor, places: Sequence[Tensor], spare: Tensor) -> None:
-            self.forward(part, tables, places, spare, order)
+        def propagate(terms: Tensor, places: list[Tensor]) -> None:
+            self.forward(terms, tables, places, order)
 
-        piecewise(propagate, v, sums, order)
+        piecewise(propagate, v, sums, order, whole=not self.A.separate)
         return sums
 
     def forward(
         self,
-        v: Tensor,
+        terms: Float[Tensor, "two nodes columns"],
         tables: Sequence[Table],
-        out: Sequence[Tensor] | None = None,
-        spare: Tensor | None = None,
+        sums: Sequence[Tensor],
         order: Reordered | None = None,
-    ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return the sums and the last two terms, ``V_(m-1)`` and ``V_m``; ``v`` where m is 0.
+    ) -> tuple[Tensor, Tensor]:
+        """Fill the sums; return the last two terms, ``V_(m-1)`` and ``V_m``; ``v`` where m is 0.
 
         Args:
-            v: state.
+            terms: the state ``v``, and room for another one; overwritten.
             tables: weights of each sum.
-            out: where to put the sums.
-            spare: a state; if given, terms are computed in it and in ``v``, which is overwritten.
+            sums: filled.
             order: the order of the rows of the state, if it is another one.
         """
-        degree = degree_of(tables)
-        places: Sequence[Tensor | None] = out or [None] * len(tables)
-        sums = [table.begin(v, place) for table, place in zip(tables, places, strict=True)]
+        degree, targets = degree_of(tables), list(zip(tables, sums, strict=True))
         if degree == 0:
-            return sums, v, v
-        twice = (self._twice if order is None else order).addmm_
-        size = self.series.norms(v, order)
-        before, last = v, twice(torch.empty_like(v) if spare is None else spare, v, alpha=0.5)
-        targets = list(zip(tables, sums, strict=True))
-        for k in range(1, degree + 1):
-            if k > 1:
-                spent = before.clone() if k == 2 and spare is None else before
-                before, last = last, twice(spent, last, beta=-1.0)
             for table, y in targets:
-                table.add(k, last, y)
-        self._check(size, self.series.norms(last, order), degree)
-        return sums, before, last
+                table.begin(terms[0], y)
+            return terms[0], terms[0]
+        twice = (self._twice if order is None else order).addmm_
+        size, both = self.series.sizes(terms[0], order), tuple(terms)
+        for k in range(1, degree + 1):
+            last, this = both[1 - k % 2], both[k % 2]
+            alpha, beta = (1.0, -1.0) if k > 1 else (0.5, 0.0)
+            twice(this, last, alpha, beta)
+            for table, y in targets:
+                if k % 2:
+                    table.take(k, terms, y)
+                elif k == degree:
+                    table.add(k, this, y)
+        self._check(size, self.series.sizes(this, order), degree)
+        return last, this
 
     def backward(
         self,
@@ -300,7 +309,8 @@ class _Sums(torch.autograd.Function):
     def forward(
         ctx: Any, recurrence: Recurrence, tables: Sequence[Table], v: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        sums, before, last = recurrence.forward(v, tables)
+        sums = [torch.empty_like(v) for _ in tables]
+        before, last = recurrence.forward(terms_of(v), tables, sums)
         ctx.recurrence, ctx.tables = recurrence, tables
         ctx.save_for_backward(*((before, last) if any(ctx.needs_input_grad[3:]) else ()))
         return tuple(sums)
@@ -338,8 +348,3 @@ def _turned(weights: Weights, t: float, factor: float) -> Weights:
 def recorded(form: type[torch.autograd.Function], *arguments: object) -> list[Tensor]:
     """Return the outputs of a function that autograd records."""
     return list(form.apply(*arguments))
-
-
-def numbers(values: PerGraph, A: Operator) -> float | Tensor:
-    """Return one number per graph as :meth:`Operator.shifted` takes them."""
-    return float(values[0]) if len(values) == 1 else torch.as_tensor(values).to(A.device)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from solvers.problem import Operator, Reordered
 from solvers.products import products
+from solvers.scratch import lent
 
 State = Float[Tensor, "nodes columns"]
 
@@ -42,27 +43,17 @@ def pieces(x: State) -> list[slice]:
     return [slice(first, min(first + WIDTH, columns)) for first in range(0, columns, WIDTH)]
 
 
-def buffers(x: State, count: int) -> list[Tensor]:
-    """Return uninitialised room for so many pieces of a state; see :func:`fitted`.
+def terms_of(v: State) -> Float[Tensor, "two nodes columns"]:
+    """Return fresh room for two terms of a series, the first of which is the state.
 
     Example:
         >>> import torch
-        >>> [room.shape for room in buffers(torch.ones(5, 80), 2)]
-        [torch.Size([320]), torch.Size([320])]
+        >>> terms_of(torch.ones(5, 3))[0].sum().item()
+        15.0
     """
-    width = max((piece.stop - piece.start for piece in pieces(x)), default=0)
-    return [x.new_empty(len(x) * width) for _ in range(count)]
-
-
-def fitted(room: Tensor, part: State) -> State:
-    """Return the beginning of a buffer as a contiguous tensor of the shape of a piece.
-
-    Example:
-        >>> import torch
-        >>> fitted(torch.ones(160), torch.ones(5, 8)).shape
-        torch.Size([5, 8])
-    """
-    return room[: part.numel()].view(part.shape)
+    terms = v.new_empty(2, *v.shape)
+    terms[0] = v
+    return terms
 
 
 def reordered(A: Operator, x: State, terms: int) -> Reordered | None:
@@ -78,38 +69,48 @@ def reordered(A: Operator, x: State, terms: int) -> Reordered | None:
 
 
 def piecewise(
-    propagate: Callable[[State, Sequence[State], State], object],
+    propagate: Callable[[Tensor, list[Tensor]], object],
     v: State,
     sums: Sequence[State],
     order: Reordered | None = None,
+    *,
+    whole: bool = False,
 ) -> None:
     """Fill sums over the terms of a series piece by piece; products count once for all pieces.
 
     Args:
-        propagate: called with a piece of the state, where to put the piece's sums, and a spare
-            piece; contiguous all of them, and the first and last may be overwritten.
+        propagate: called with a place for two terms, ``[2, nodes, some]``, the first of which is
+            a piece of the state, and with where to put the piece's sums; contiguous all of them,
+            and the terms may be overwritten.
         v: the state; it is not written to.
         sums: filled.
         order: the order of the rows of pieces, if it is another one.
+        whole: there is one piece, whatever the number of columns.
 
     Example:
         >>> import torch
         >>> y = torch.empty(5, 80)
-        >>> piecewise(lambda v, sums, spare: sums[0].copy_(v), torch.ones(5, 80), [y])
+        >>> piecewise(lambda terms, sums: sums[0].copy_(terms[0]), torch.ones(5, 80), [y])
         >>> y.sum().item()
         400.0
     """
-    every = pieces(v)
-    # What an only piece is put into serves as its spare before: fresh memory takes its time.
-    lent = sums[0] if order is not None and len(every) == 1 and sums[0].is_contiguous() else None
-    rooms = buffers(v, (2 if lent is None else 1) + len(sums))
-    for columns in products.once(every):
-        part = v[:, columns]
-        first, *places = (fitted(room, part) for room in rooms)
-        spare = places.pop() if lent is None else lent
-        propagate(first.copy_(part) if order is None else order.enter(part, first), places, spare)
-        for y, place in zip(sums, places, strict=True):
+    every = [slice(0, v.shape[1])] if whole else pieces(v)
+    at_once = order is None and len(every) == 1 and all(y.is_contiguous() for y in sums)
+    count, most = 2 if at_once else 2 + len(sums), v[:, every[0]].numel()
+    with lent(v, count * most) as memory:
+        for columns in products.once(every):
+            part = v[:, columns]
+            places = memory[: count * part.numel()].view(count, *part.shape)
             if order is None:
-                y[:, columns] = place
+                places[0] = part
             else:
-                order.leave(place, y[:, columns])
+                order.enter(part, places[0])
+            if at_once:
+                propagate(places, list(sums))
+                return
+            propagate(places[:2], list(places[2:]))
+            for y, place in zip(sums, places[2:], strict=True):
+                if order is None:
+                    y[:, columns] = place
+                else:
+                    order.leave(place, y[:, columns])

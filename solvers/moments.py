@@ -11,16 +11,18 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from solvers.chebyshev import numbers
 from solvers.columns import reordered
 from solvers.energy_coefficients import energy_and_decay
-from solvers.problem import Operator
+from solvers.problem import Operator, numbers
 from solvers.products import products
 from solvers.rooms import Room, rooms
 from solvers.rows import Rows
 
-Preparation = Callable[[Tensor, Tensor], object]
-"""Called with some columns of a state, and a place where to put what is read in their stead."""
+Preparation = Callable[[Tensor, Tensor], Float[Tensor, " graphs"]]
+"""Called with some columns of a state, and a place where to put what is read in their stead.
+
+It returns the squared norm of what it left out, in each graph.
+"""
 
 # Rounding errors of a moment of order k, in units of (k + 4)^1.5 eps |x|^2; below 0.05, measured.
 ROUNDING = 1.0
@@ -35,6 +37,7 @@ class Curves:
         energy_error: bound of its absolute error.
         square: ``<x, e^(-2tL) x>``.
         square_error: bound of its absolute error.
+        removed: squared norm of what was left out of x before, ``[graphs]``.
         products: products with L that it took.
     """
 
@@ -42,6 +45,7 @@ class Curves:
     energy_error: Float[np.ndarray, "times graphs"]
     square: Float[np.ndarray, "times graphs"]
     square_error: Float[np.ndarray, "times graphs"]
+    removed: Float[np.ndarray, " graphs"]
     products: int
 
 
@@ -137,7 +141,7 @@ def curves(
     size = np.maximum(np.abs(lo), np.abs(hi))
     series = _series(times, lo, hi, tol)
     count = max(found[0].shape[1] for found in series)
-    mu = _moments(L.core, v, lo, hi, count, rows, metric, prepare, space)
+    mu, removed = _moments(L.core, v, lo, hi, count, rows, metric, prepare, space)
     eps = torch.finfo(v.dtype).eps
     values, floor, squares, errors = (np.empty_like(times) for _ in range(4))
     for graph, (weights, left_out, decays, lost) in enumerate(series):
@@ -150,7 +154,7 @@ def curves(
         squares[:, graph] = decays @ mu[: len(orders), graph]
         rounding = ROUNDING * eps * decays @ (orders + 4.0) ** 1.5
         errors[:, graph] = (lost + rounding) * mu[0, graph]
-    return Curves(values, floor, squares, errors, len(mu) // 2)
+    return Curves(values, floor, squares, errors, removed, len(mu) // 2)
 
 
 def moments(
@@ -178,7 +182,7 @@ def moments(
         [5.0, -3.0, 5.0, -3.0]
     """
     lo, hi = (end.detach().cpu().numpy() for end in L.spectrum())
-    return _moments(L.core, _entered(L, x), lo, hi, count, _rows(L), metric, None, None)
+    return _moments(L.core, _entered(L, x), lo, hi, count, _rows(L), metric, None, None)[0]
 
 
 def _rows(L: Operator) -> Rows:
@@ -216,10 +220,11 @@ def _moments(
     metric: Tensor | None,
     prepare: Preparation | None,
     space: Sequence[Room] | None,
-) -> Float[np.ndarray, "moments graphs"]:
+) -> tuple[Float[np.ndarray, "moments graphs"], Float[np.ndarray, " graphs"]]:
     half, middle = (hi - lo) / 2, (hi + lo) / 2
     safe = np.where(half > 0, half, 1.0)
     total = torch.zeros(count, graphs.num_graphs, dtype=torch.float64, device=x.device)
+    removed = total.new_zeros(graphs.num_graphs)
     with torch.no_grad():
         scalars = (numbers(2 * c, L) for c in (-1 / safe, np.where(half > 0, middle / safe, 1.0)))
         A = L.shifted(*scalars).to(x.dtype)
@@ -232,14 +237,14 @@ def _moments(
             if prepare is None:
                 start.copy_(room.of(x))
             else:
-                prepare(room.of(x), start)
+                removed += prepare(room.of(x), start)
             if order is not None:
                 order.enter(start, room.first)
             total += _inner_products(twice, room, count, graphs, metric)
     moments: np.ndarray = total.cpu().numpy()
     for k in range(2, count):
         moments[k] = 2 * moments[k] - moments[k % 2]
-    return moments
+    return moments, removed.cpu().numpy()
 
 
 def _inner_products(

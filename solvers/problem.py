@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
 from jaxtyping import Float, Inexact, Int64
 from torch import Tensor
@@ -147,3 +148,8 @@ class Operator(Protocol):
 
         An operator that knows its entries more precisely than its dtype returns them so.
         """
+
+
+def numbers(values: Float[np.ndarray, " graphs"], A: Operator) -> float | Tensor:
+    """Return one number per graph as :meth:`Operator.shifted` takes them."""
+    return float(values[0]) if len(values) == 1 else torch.as_tensor(values).to(A.device)

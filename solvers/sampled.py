@@ -63,7 +63,7 @@ class Sampled:
     Example:
         >>> crow, col = torch.tensor([0, 1, 1]), torch.tensor([1])
         >>> forms = Sampled(crow, col, torch.tensor([[2.0]]).double(), torch.float32)
-        >>> forms(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
+        >>> forms(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
         [22.0]
     """
 
@@ -92,6 +92,7 @@ class Sampled:
         long = LONG <= x.shape[1] <= WIDTH
         return long and places <= FEW * len(x) and x.device.type == "cpu"
 
-    def __call__(self, x: Float[Tensor, "rows columns"]) -> Float[Tensor, " forms"]:
-        """Return the forms of a contiguous state, float64."""
-        return self._weights @ self._dots(x, x).double()
+    def __call__(self, x: Float[Tensor, "rows columns"]) -> list[float]:
+        """Return the forms of a contiguous state."""
+        found: list[float] = torch.mv(self._weights, self._dots(x, x).double()).tolist()
+        return found

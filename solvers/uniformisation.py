@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from solvers.chebyshev import PerGraph, numbers, recorded
+from solvers.chebyshev import PerGraph, recorded
 from solvers.coefficients import degree_bound, poisson, poisson_integral, power_integral
-from solvers.columns import pieces, piecewise
-from solvers.problem import Operator
+from solvers.columns import piecewise, terms_of
+from solvers.problem import Operator, numbers
 from solvers.rows import Rows
 from solvers.weights import Table, Weights, degree_of
 
@@ -179,39 +179,43 @@ class Walk:
             return self._taped(v, tables)
         if torch.is_grad_enabled() and any(x.requires_grad for x in (v, *self.A.tensors)):
             return recorded(_Mixture, self, tables, v, *self.A.tensors)
-        if len(pieces(v)) == 1 or not self.A.separate:
-            return self.forward(v, tables, 0, out)[0]
         sums = [torch.empty_like(v) for _ in tables] if out is None else list(out)
-        piecewise(lambda part, places, spare: self.forward(part, tables, 0, places, spare), v, sums)
+
+        def propagate(terms: Tensor, places: list[Tensor]) -> None:
+            self.forward(terms, tables, places)
+
+        piecewise(propagate, v, sums, whole=not self.A.separate)
         return sums
 
     def forward(
         self,
-        v: Tensor,
+        terms: Float[Tensor, "two nodes columns"],
         tables: Sequence[Table],
-        every: int,
-        out: Sequence[Tensor] | None = None,
-        spare: Tensor | None = None,
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the sums, and copies of each ``every``-th term (0: none) to walk back from.
+        sums: Sequence[Tensor],
+        every: int = 0,
+    ) -> list[Tensor]:
+        """Fill the sums; return copies of each ``every``-th term (0: none) to walk back from.
 
         Args:
-            v: state.
+            terms: the state, and room for another one; overwritten.
             tables: weights of each sum.
+            sums: filled.
             every: distance of the terms to keep.
-            out: where to put the sums.
-            spare: a state; if given, terms are computed in it and in ``v``, which is overwritten.
         """
-        places: Sequence[Tensor | None] = out or [None] * len(tables)
-        sums = [table.begin(v, place) for table, place in zip(tables, places, strict=True)]
-        targets = list(zip(tables, sums, strict=True))
-        kept = [v] if every else []
-        for k, term in enumerate(self._steps(v, degree_of(tables), spare), start=1):
+        degree, targets = degree_of(tables), list(zip(tables, sums, strict=True))
+        kept = [terms[0].clone()] if every else []
+        if degree == 0:
             for table, y in targets:
-                table.add(k, term, y)
+                table.begin(terms[0], y)
+        for k, term in enumerate(self._steps(terms, degree), start=1):
+            for table, y in targets:
+                if k % 2:
+                    table.take(k, terms, y)
+                elif k == degree:
+                    table.add(k, term, y)
             if every and k % every == 0:
                 kept.append(term.clone())
-        return sums, kept
+        return kept
 
     def backward(
         self,
@@ -244,18 +248,17 @@ class Walk:
             if kept and k:
                 if not stretch:
                     start = (k - 1) // every
-                    walked = self._steps(kept[start], k - 1 - start * every)
+                    walked = self._steps(terms_of(kept[start]), k - 1 - start * every)
                     stretch = [kept[start], *(term.clone() for term in walked)]
                 self._add_gradients(entries, B, stretch.pop())
         return B, entries
 
-    def _steps(self, v: Tensor, steps: int, spare: Tensor | None = None) -> Iterator[Tensor]:
-        # A term is overwritten two steps later, the state only where there is a spare one.
-        term, keep, step = v, spare is None, self._P.addmm_
-        place = torch.empty_like(v) if spare is None else spare
-        for k in range(steps):
-            term, place = step(place, term), torch.empty_like(v) if k == 0 and keep else term
-            yield term
+    def _steps(self, terms: Tensor, steps: int) -> Iterator[Tensor]:
+        # A term is overwritten two steps later.
+        this, other = terms
+        for _ in range(steps):
+            this, other = self._P.addmm_(other, this), this
+            yield this
 
     def _add_gradients(self, entries: list[Tensor], B: Tensor, V: Tensor) -> None:
         factor = float(self._scale[0])
@@ -283,7 +286,8 @@ class _Mixture(torch.autograd.Function):
         needs_terms = any(ctx.needs_input_grad[3:])
         ctx.walk, ctx.tables = walk, tables
         ctx.every = isqrt(degree_of(tables)) + 1 if needs_terms else 0
-        sums, kept = walk.forward(v, tables, ctx.every)
+        sums = [torch.empty_like(v) for _ in tables]
+        kept = walk.forward(terms_of(v), tables, sums, ctx.every)
         ctx.save_for_backward(*kept)
         return tuple(sums)
 

@@ -214,6 +214,8 @@ def test_sampled_looks_are_those_of_products(
         assert form._sampled is not None
         # A state far from consensus is not copied.
         assert (form._kept is None) == (share < 1.0)
+        looks.append(form.look(x, near=True))
+        assert form._kept is not None
         monkeypatch.setattr(Sampled, "suits", staticmethod(lambda x, places: False))
         form = DirichletForm(graph, norm)
         looks.append(form.look(x))
@@ -224,7 +226,15 @@ def test_sampled_looks_are_those_of_products(
             torch.testing.assert_close(look.energy, true.energy, rtol=1e-6, atol=0)
             torch.testing.assert_close(look.square, true.square, rtol=1e-6, atol=0)
             torch.testing.assert_close(look.deviation, true.deviation, rtol=1e-5, atol=0)
-        assert sizes[0] == pytest.approx(sizes[1], abs=1e-6)
+        assert sizes == pytest.approx(sizes[:1] * 3, abs=1e-6)
+
+
+def test_a_state_off_the_kernel_may_be_thought_near_it() -> None:
+    form = DirichletForm(catalogue.ring(8), "comb")
+    x = torch.tensor([1.0, -1.0] * 4)[:, None].expand(8, 32).contiguous()
+    look = form.look(x, near=True)
+    assert form._sampled is not None
+    assert (look.energy.item(), look.square.item(), look.kernel.item()) == (1024.0, 256.0, 0.0)
 
 
 def test_one_form_reads_states_of_every_kind_in_turn() -> None:
