@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from neuralpde.operators.pattern import Pattern
+from solvers.lasting import lasting
 
 Value = TypeVar("Value")
 
@@ -44,7 +45,8 @@ class Edges:
 
     def _kept(self, key: object, make: Callable[[], Value]) -> Value:
         if key not in self._cache:
-            self._cache[key] = make()
+            with lasting():
+                self._cache[key] = make()
         return cast(Value, self._cache[key])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -87,9 +89,7 @@ class Edges:
         >>> edges.remember("answer", lambda: 6 * 7), edges.remember("answer", lambda: 0)
         (42, 42)
         """
-        if key not in self._cache:
-            self._cache[key] = build()
-        return self._cache[key]
+        return self._kept(key, build)
 
     @property
     def device(self) -> torch.device:

@@ -14,6 +14,7 @@ from neuralpde.fields.field import Field, State
 from neuralpde.problem import pose
 from neuralpde.routes import Route, choose
 from solvers.failure import SolveFailed, SolveInterrupted
+from solvers.lasting import lasting
 from solvers.schedules import Schedule
 from solvers.trajectory import Trajectory
 
@@ -81,26 +82,28 @@ def solve(
     ([1.0, 1.0], 'chebyshev')
     """
     started = clock.perf_counter()
-    problem = pose(
-        field,
-        x0,
-        t,
-        graph,
-        rtol=rtol,
-        atol=atol,
-        error_scale=error_scale,
-        save=save,
-        steps=steps,
-        schedule=schedule,
-        max_steps=max_steps,
-        watch=watch,
-        stop=stop,
-        grad=grad,
-        generator=generator,
-        progress=progress,
-    )
-    route: Route = choose(solver, problem)
-    trajectory = route.run(problem)
+    # A graph keeps what is made here for other solves.
+    with lasting():
+        problem = pose(
+            field,
+            x0,
+            t,
+            graph,
+            rtol=rtol,
+            atol=atol,
+            error_scale=error_scale,
+            save=save,
+            steps=steps,
+            schedule=schedule,
+            max_steps=max_steps,
+            watch=watch,
+            stop=stop,
+            grad=grad,
+            generator=generator,
+            progress=progress,
+        )
+        route: Route = choose(solver, problem)
+        trajectory = route.run(problem)
     if problem.graph is not None:
         plain = DirichletForm.of(problem.graph, "comb")
         trajectory.offer("dirichlet", lambda: trajectory.measure(plain))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from jaxtyping import Float, Inexact, Int64
@@ -19,6 +18,7 @@ from neuralpde.operators.product import WIDE, gather_dot, product
 from neuralpde.operators.reordered import Reordered
 from neuralpde.operators.tags import ROUNDING, Enclosure, Tags, eps_of
 from neuralpde.operators.trilinear import Matrix, apply, tracked
+from solvers.lasting import kept, lasting
 from solvers.products import products
 
 if TYPE_CHECKING:
@@ -172,8 +172,10 @@ class SparseOperator(Operator):
         """The transposed operator; itself if it is symmetric and has no gradients."""
         if self._transposed is not None:
             return self._transposed
-        values = self.values.index_select(0, self.pattern.transposed[2])
-        other = self._like(self.pattern.T, values, self.tags.transposed(), lambda: self.wide().T)
+        tags = self.tags.transposed()
+        with lasting():
+            values = self.values.index_select(0, self.pattern.transposed[2])
+            other = self._like(self.pattern.T, values, tags, lambda: self.wide().T)
         if not self.values.requires_grad:
             self._transposed, other._transposed = other, self
         return other
@@ -234,7 +236,8 @@ class SparseOperator(Operator):
             return make(*scalars)
         known = self._last.get(kind)
         if known is None or known[0] != scalars:
-            known = self._last[kind] = scalars, make(*scalars)
+            with lasting():
+                known = self._last[kind] = scalars, make(*scalars)
         return known[1]
 
     def __add__(self, other: Operator) -> Operator:
@@ -250,9 +253,7 @@ class SparseOperator(Operator):
         return total
 
     def _plus(self, other: SparseOperator) -> SparseOperator:
-        total = self.wide() + other.wide()
-        assert isinstance(total, SparseOperator)
-        return total
+        return cast("SparseOperator", self.wide() + other.wide())
 
     def shifted(self, scale: Scalar, shift: Scalar) -> SparseOperator:
         """Return `scale A + shift I` as one matrix, computed in float64 and then cast.
@@ -299,22 +300,22 @@ class SparseOperator(Operator):
             return super().addmm_(y, x, alpha, beta)
         products.total += 1
         with torch.no_grad():
-            matrix = self._matrix.forward(self.values)
-            return torch.addmm(y, matrix, x, beta=beta, alpha=alpha, out=y)
+            return torch.addmm(
+                y, self._matrix.forward(self.values), x, beta=beta, alpha=alpha, out=y
+            )
 
-    @cached_property
+    @kept
     def reordered(self) -> Reordered | None:
         """Products with the nodes in another order; None where that gains nothing."""
         return Reordered.of(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: v for name, v in self.__dict__.items() if name != "reordered"}
-        return {**kept, "_unrounded": None, "_last": {}}
+        state = {name: v for name, v in self.__dict__.items() if name != "reordered"}
+        return {**state, "_unrounded": None, "_last": {}}
 
     def diagonal(self) -> Float[Tensor, " nodes"]:
         """Return the diagonal entries, without gradients."""
-        values = torch.cat([self.values.detach(), self.values.new_zeros(1)])
-        return values[self.pattern.diagonal]
+        return torch.cat([self.values.detach(), self.values.new_zeros(1)])[self.pattern.diagonal]
 
     def norms(self) -> tuple[Float[Tensor, " graphs"], Float[Tensor, " graphs"]]:
         """Return upper bounds of the largest row sum and column sum of moduli."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -13,6 +12,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from neuralpde.operators.reordered import near_order
+from solvers.lasting import kept, lasting
 
 with warnings.catch_warnings():
     # torch announces once per process that CSR tensors are in beta; here it says so to nobody.
@@ -121,17 +121,17 @@ class Pattern:
         """Where the index sets are."""
         return self.col.device
 
-    @cached_property
+    @kept
     def row(self) -> Int[Tensor, " nnz"]:
         """Row of each entry, int64."""
         nodes = torch.arange(self.num_nodes, device=self.device)
         return nodes.repeat_interleave(self.crow.diff().long(), output_size=self.nnz)
 
-    @cached_property
+    @kept
     def _keys(self) -> Tensor:
         return self.row * self.num_nodes + self.col
 
-    @cached_property
+    @kept
     def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
         """The transposed matrix as `(crow, col, perm)`; its values are `values[perm]`."""
         perm = torch.argsort(self.col, stable=True)
@@ -140,7 +140,7 @@ class Pattern:
         crow[1:] = counts.cumsum(0)
         return crow, self.row[perm].to(self.col.dtype), perm.to(self.col.dtype)
 
-    @cached_property
+    @kept
     def T(self) -> Pattern:
         """The pattern of the transposed matrix; its own transpose is this very object."""
         other = Pattern(self.transposed[0], self.transposed[1], self.num_nodes)
@@ -150,7 +150,7 @@ class Pattern:
         other.__dict__["T"] = self
         return other
 
-    @cached_property
+    @kept
     def diagonal(self) -> Int[Tensor, " nodes"]:
         """Entry at `(i, i)` for each node, -1 where there is none; int64."""
         entries = (self.row == self.col).nonzero().flatten()
@@ -158,37 +158,37 @@ class Pattern:
         found[self.row[entries]] = entries
         return found
 
-    @cached_property
+    @kept
     def has_diagonal(self) -> bool:
         """Whether every node has its diagonal entry."""
         return bool((self.diagonal >= 0).all())
 
-    @cached_property
+    @kept
     def is_diagonal(self) -> bool:
         """Whether all diagonal entries are there, and no others."""
         return self.nnz == self.num_nodes and self.has_diagonal
 
-    @cached_property
+    @kept
     def every_row(self) -> bool:
         """Whether no row is without entries."""
         return bool((self.crow.diff() > 0).all())
 
-    @cached_property
+    @kept
     def every_column(self) -> bool:
         """Whether no column is without entries."""
         return bool((torch.bincount(self.col, minlength=self.num_nodes) > 0).all())
 
-    @cached_property
+    @kept
     def longest_row(self) -> int:
         """Largest number of entries in a row."""
         return int(self.crow.diff().max()) if self.num_nodes else 0
 
-    @cached_property
+    @kept
     def near_order(self) -> Int64[Tensor, " nodes"] | None:
         """Order of the nodes that brings neighbours closer, see `near_order`; None if none does."""
         return near_order(self)
 
-    @cached_property
+    @kept
     def _filled(self) -> tuple[Pattern, Tensor]:
         if self.has_diagonal:
             return self, torch.arange(self.nnz, device=self.device)
@@ -287,6 +287,10 @@ class Pattern:
             return self
         if count in self._copies:
             return self._copies[count]
+        with lasting():
+            return self._copied(count)
+
+    def _copied(self, count: int) -> Pattern:
         block = torch.arange(count, device=self.device)[:, None]
         crow = (self.crow[:-1] + block * self.nnz).flatten()
         crow = torch.cat([crow, crow.new_full((1,), count * self.nnz)])
@@ -297,7 +301,7 @@ class Pattern:
             self._copies[count] = other
         return other
 
-    @cached_property
+    @kept
     def _moved(self) -> dict[torch.device, Pattern]:
         return {}
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from neuralpde.operators.pattern import Pattern
+from solvers.lasting import kept
 
 
 class Grown(Pattern):
@@ -41,7 +40,7 @@ class Grown(Pattern):
         columns[places.reshape(-1)] = col.reshape(-1).to(columns.dtype)
         super().__init__(crow, columns, nodes.num_nodes * stalk)
 
-    @cached_property
+    @kept
     def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
         """The transposed matrix as `(crow, col, perm)`; its values are `values[perm]`."""
         other = Grown(self.nodes.T, self.stalk, self.full)
