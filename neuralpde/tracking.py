@@ -24,6 +24,7 @@ from solvers.trajectory import Stats, Trajectory
 
 Numbers = Float[np.ndarray, "three times graphs"]
 PerTime = Float[np.ndarray, "times graphs"]
+Order = Int64[np.ndarray, "times graphs"]
 Told = Series | Callable[[], Series]
 """A series, or what computes it when it is first read."""
 
@@ -248,14 +249,17 @@ class ExactEnergy:
             trajectory._series[name] = compute(name)
 
     def _series(self, states: Tensor) -> dict[str, Told]:
-        x0, size, found = self.x0.detach(), 1.0, None
+        t, graphs = self.times.numpy(), self.form.rows.num_graphs
+        times = np.repeat(t[:, None], graphs, axis=1) if t.ndim == 1 else t
+        x0, size, found, order = self.x0.detach(), 1.0, None, None
         if self.rates is not None and not bool((self.rates < 0).any()):
+            times, order = _merged(times)
             # Squares that leave single precision are found out.
             with np.errstate(over="ignore", invalid="ignore"):
-                found = self._moments(x0)
+                found = self._moments(x0, times)
             if not in_range(torch.from_numpy(found.square[0] + found.removed)):
                 size = unit(x0).item()
-                states, found = states / size, self._moments(x0 / size)
+                states, found = states / size, self._moments(x0 / size, times)
         if found is None:
             first = self._told(states[0])
         else:
@@ -263,12 +267,10 @@ class ExactEnergy:
             first = np.stack([found.energy[0], found.square[0] + found.removed, found.square[0]])
         told = np.stack([first, *(self._told(x) for x in states[1:])], axis=1)
         floor = self._floor(told, torch.finfo(states.dtype).eps)
-        t = self.times.numpy()
-        times = np.repeat(t[:, None], told.shape[2], axis=1) if t.ndim == 1 else t
-        if found is not None:
-            times, told, floor = self._merged(found, times, told, floor)
+        if found is not None and order is not None:
+            told, floor = _better(found, order, told, floor)
         told, floor = size**2 * told, size**2 * floor
-        if told.shape[2] == 1:
+        if graphs == 1:
             once = np.append(True, np.diff(times[:, 0]) != 0)
             times, floor, told = times[once, 0], floor[once, 0], told[:, once, 0]
         parts = Parts(*torch.from_numpy(told))
@@ -289,7 +291,7 @@ class ExactEnergy:
         floor: PerTime = SAFETY * self.form.largest.numpy() * (error + rounding)
         return floor
 
-    def _moments(self, x0: Tensor) -> Curves:
+    def _moments(self, x0: Tensor, times: PerTime) -> Curves:
         """The energy at many times from the first state alone."""
         assert self.rates is not None
         small = x0.numel() <= SMALL
@@ -299,7 +301,7 @@ class ExactEnergy:
             found = curves(
                 start.L,
                 start.x,
-                _merged_times(self.times, self.form.rows.num_graphs)[0] * self.rates.cpu().numpy(),
+                (times - times[:1]) * self.rates.cpu().numpy(),
                 metric=start.metric,
                 tol=PRECISE if small else max(self.rtol * TRUNCATION, PRECISE),
                 prepare=start.prepare,
@@ -308,25 +310,29 @@ class ExactEnergy:
         self.count(found.products)
         return found
 
-    def _merged(
-        self, found: Curves, times: PerTime, told: Numbers, own: PerTime
-    ) -> tuple[PerTime, Numbers, PerTime]:
-        """Many times; saved states where they know better."""
-        merged, order = _merged_times(self.times, times.shape[1])
-        saved = np.full((3, *merged.shape), np.inf)
-        saved[:2, 1 : len(times)], saved[2, 1 : len(times)] = told[::2, 1:], own[1:]
-        measured = np.take_along_axis(saved, order[None], 1)
-        better = measured[2] < found.energy_error
-        energy = np.where(better, measured[0], found.energy)
-        deviation = np.where(better, measured[1], found.square)
-        told = np.stack([energy, deviation + found.removed, deviation])
-        return merged + times[:1], told, np.where(better, measured[2], found.energy_error)
 
-
-def _merged_times(t: Tensor, graphs: int) -> tuple[PerTime, Int64[np.ndarray, "times graphs"]]:
-    """Saved times and many between them, from the start; and where each of them was before."""
-    saved = t.numpy() if t.dim() > 1 else np.repeat(t.numpy()[:, None], graphs, axis=1)
-    saved = saved - saved[:1]
-    every = np.concatenate([saved, np.linspace(0, 1, POINTS)[:, None] * saved[-1:]])
+def _merged(saved: PerTime) -> tuple[PerTime, Order]:
+    """Saved times, which rise, and many between them; and where each of them was before."""
+    between = saved[:1] + np.linspace(0, 1, POINTS)[:, None] * (saved[-1:] - saved[:1])
+    every = np.concatenate([saved, between])
     order = np.argsort(every, axis=0, kind="stable")
     return np.take_along_axis(every, order, 0), order
+
+
+def _better(found: Curves, order: Order, told: Numbers, own: PerTime) -> tuple[Numbers, PerTime]:
+    """What the moments say at many times; at saved ones what their states say, if that is better.
+
+    Args:
+        found: From the moments.
+        order: Where the times were before they were merged, the saved ones first.
+        told: Of the saved states.
+        own: The floors of their energies.
+    """
+    saved = np.full((3, *order.shape), np.inf)
+    saved[:2, 1 : len(own)], saved[2, 1 : len(own)] = told[::2, 1:], own[1:]
+    energy, deviation, floor = np.take_along_axis(saved, order[None], 1)
+    better = floor < found.energy_error
+    energy = np.where(better, energy, found.energy)
+    deviation = np.where(better, deviation, found.square)
+    told = np.stack([energy, deviation + found.removed, deviation])
+    return told, np.where(better, floor, found.energy_error)

@@ -10,7 +10,7 @@ from torch import Tensor
 from neuralpde import Graph, catalogue
 from neuralpde.energies import DirichletForm
 from neuralpde.operators import products
-from solvers.columns import WIDTH, pieces
+from solvers.columns import WIDTH, pieces, piecewise
 from solvers.exact import Method, propagate
 from solvers.inner import inner
 from solvers.moments import energy_curve
@@ -114,3 +114,20 @@ def test_one_large_entry_does_not_swallow_the_others(nodes: int) -> None:
     for a, b in ((x, x), (x, y)):
         assert inner(Rows(), a, b).item() == pytest.approx(want, rel=5e-6)
         assert inner(Rows(), a, b, metric).item() == pytest.approx(want / 2, rel=5e-6)
+
+
+@pytest.mark.parametrize("columns", [3, WIDE])
+def test_pieces_are_put_where_they_belong(columns: int) -> None:
+    x, found = torch.randn(6, columns), torch.zeros(6, 2 * columns)
+    before = x.clone()
+
+    def propagate(terms: Tensor, sums: list[Tensor]) -> None:
+        assert terms.is_contiguous()
+        assert sums[0].is_contiguous()
+        sums[0].copy_(terms[0])
+        terms.fill_(torch.nan)
+
+    piecewise(propagate, x, [found[:, ::2]])
+    assert torch.equal(x, before)
+    assert torch.equal(found[:, ::2], x)
+    assert not found[:, 1::2].any()

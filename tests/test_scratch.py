@@ -33,6 +33,8 @@ def test_larger_memory_replaces_smaller() -> None:
 
 
 def test_whoever_has_it_is_alone_with_it() -> None:
+    with lent(ONE, 100):
+        pass
     with lent(ONE, 100) as one, lent(ONE, 100) as other:
         one.fill_(1.0)
         other.fill_(2.0)
@@ -85,6 +87,7 @@ def test_memory_lent_under_inference_mode_is_written_to_outside() -> None:
     with torch.inference_mode(), lent(ONE, 100) as room:
         room.fill_(1.0)
         place = room.data_ptr()
+    assert not scratch._kept[0].is_inference()
     with lent(ONE, 100) as room:
         assert room.data_ptr() == place
         assert room.fill_(3.0).sum().item() == 300.0

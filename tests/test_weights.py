@@ -43,6 +43,13 @@ def test_two_terms_are_added_as_one_after_the_other(
     assert torch.equal(in_pairs(table, terms), one_by_one(table, terms))
 
 
+def test_one_of_two_terms_may_have_no_weight() -> None:
+    terms = states(14, 30, torch.float64)
+    column = np.array([0.0, 1.0, 0.0, 3.0, 4.0, 0.0, 0.0, 0.0, 8.0, 9.0, 1.0, 0.0, 0.0, 7.0])
+    table = Table([column], None, terms[0])
+    assert torch.equal(in_pairs(table, terms), one_by_one(table, terms))
+
+
 @pytest.mark.parametrize("alike", [False, True])
 def test_pairs_are_one_pass_only_where_that_rounds_alike(
     alike: bool, monkeypatch: pytest.MonkeyPatch
