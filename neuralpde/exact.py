@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor
 
 from neuralpde.driving import refuse_noise
+from neuralpde.exact_energy import ExactEnergy, unchanged
 from neuralpde.operators.product import products
 from neuralpde.problem import Problem
-from neuralpde.tracking import ExactEnergy
 from neuralpde.watching import WatchTrack
 from solvers.exact import Gradients, Method, propagate
 from solvers.trajectory import Stats, Trajectory
@@ -80,7 +81,7 @@ class ExactRoute:
             {},
             {**problem.settings, "solver": found.method},
             problem.graph,
-            _dense=self._again(problem, stats, self.method),
+            _dense=self._again(problem, unchanged(x), stats),
             _why_not_dense="it cannot be computed again",
         )
         if problem.tracked:
@@ -105,10 +106,9 @@ class ExactRoute:
         if problem.grad == "adjoint":
             raise ValueError("grad='adjoint' belongs to solver='torchdiffeq:<method>'")
 
-    @staticmethod
-    def _again(problem: Problem, stats: Stats, method: Method) -> Any:
+    def _again(self, problem: Problem, states: Callable[[], Tensor], stats: Stats) -> Any:
         """The state at any time by the same method; its products are counted."""
-        field, x0 = problem.field, problem.x0[0]
+        field, method = problem.field, self.method
         assert field is not None
         operator = field.operator
         assert operator is not None
@@ -116,6 +116,7 @@ class ExactRoute:
         def at(t: float) -> Tensor:
             times = torch.tensor([0.0, t], dtype=torch.float64)
             times[1] -= float(problem.times[0, 0])
+            x0 = states()[0]
             source = None if field.source is None else field.source.expand_as(x0)
             with torch.no_grad():
                 found = propagate(
@@ -147,7 +148,6 @@ class ExactRoute:
         ExactEnergy(
             form,
             graph,
-            problem.x0[0],
             problem.t.detach(),
             field.dissipation if matched else None,
             problem.rtol,

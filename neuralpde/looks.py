@@ -40,6 +40,8 @@ class Look:
     >>> one = Look.of(*torch.tensor([[3.0], [4.0], [5.0]]))
     >>> one.energy.item(), one.square.item(), Look.joined([one, one]).kernel.tolist()
     (6.0, 9.0, [[5.0], [5.0]])
+    >>> Look.joined([Look(one.numbers + 1.0), one]).last.energy.item()
+    6.0
     """
 
     numbers: Float[Tensor, "*looks three graphs"]

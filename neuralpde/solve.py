@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neuralpde.energies import DirichletForm
 from neuralpde.fields.field import Field, State
+from neuralpde.precision import own_precision
 from neuralpde.problem import pose
 from neuralpde.routes import Route, choose
 from solvers.failure import SolveFailed, SolveInterrupted
@@ -44,6 +45,8 @@ def solve(
     progress: bool = False,
 ) -> Trajectory:
     """Solve dx/dt = f(t, x) on a graph from x0 and return the trajectory with its energy.
+
+    Device and dtype follow x0; autocast is off meanwhile.
 
     Args:
         field: A `Field`, or any callable f(t, x).
@@ -83,7 +86,7 @@ def solve(
     """
     started = clock.perf_counter()
     # A graph keeps what is made here for other solves.
-    with lasting():
+    with lasting(), own_precision(x0):
         problem = pose(
             field,
             x0,

@@ -74,20 +74,6 @@ def test_exact_solves_know_the_whole_curve(kind: str, norm: str, dtype: torch.dt
     assert energy.y[0] == pytest.approx(float(want[0]), rel=1e-5)
 
 
-def test_exact_solves_know_saved_times_to_the_bit_whenever_they_start() -> None:
-    x0, heat = normal(9, 2), Heat("sym")
-    times = [0.3, 0.7, 1.1, 2.9]
-    energy = solve(heat, x0, times, catalogue.ring(9)).energy
-    assert set(times) <= set(energy.t.tolist())
-    shifted = solve(heat, x0, [t - 0.3 for t in times], catalogue.ring(9)).energy
-    torch.testing.assert_close(energy.y[[0, -1]], shifted.y[[0, -1]])
-    pair = Graph.union([catalogue.ring(9), catalogue.path(4)])
-    own = torch.tensor([[0.3, 0.1], [1.1, 0.7], [2.9, 5.7]], dtype=torch.float64)
-    found = solve(heat, normal(13, 2), own, pair).energy
-    for graph in range(2):
-        assert set(own[:, graph].tolist()) <= set(found.t[:, graph].tolist())
-
-
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("solver", ["dopri5", "tsit5"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -9,7 +9,7 @@ from torch import Tensor
 from neuralpde import Graph, catalogue, fields, odeint, solve
 from neuralpde.energies import DirichletForm, dirichlet_energy
 from neuralpde.fields import Field
-from neuralpde.operators import SparseOperator
+from neuralpde.operators import Pattern, SparseOperator
 from solvers.lasting import lasting
 
 FIELDS: dict[str, Callable[[], Field]] = {
@@ -82,6 +82,36 @@ def test_operators_used_in_inference_mode_are_differentiated_later(
     A = SparseOperator(L.pattern, values)
     (A @ start + A.T @ start).square().sum().backward()
     assert values.grad is not None
+
+
+def test_patterns_first_used_in_inference_mode_serve_gradients() -> None:
+    pattern, _ = Pattern.from_edges(torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]), 3)
+    values, x = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([[1.0], [10.0], [100.0]])
+    with torch.inference_mode():
+        known = SparseOperator(pattern, values).T @ x
+        copies = pattern.copies(2)
+    values.requires_grad_()
+    found = SparseOperator(pattern, values).T @ x
+    assert torch.equal(found.detach(), known)
+    (grad,) = torch.autograd.grad(found.sum(), values)
+    assert grad.tolist() == [1.0, 1.0, 10.0]
+    assert pattern.copies(2) is copies
+    assert not copies.row.is_inference()
+    assert not copies.crow.is_inference()
+
+
+def test_what_a_users_field_keeps_lasts(x: Tensor) -> None:
+    kept: list[Tensor] = []
+
+    def f(t: Tensor, x: Tensor) -> Tensor:
+        if not kept:
+            kept.append(torch.empty_like(x))
+        return kept[0].copy_(x).neg()
+
+    with torch.inference_mode():
+        known = solve(f, x, 1.0).final
+    with torch.no_grad():
+        assert torch.equal(solve(f, x, 1.0).final, known)
 
 
 def test_forms_used_in_inference_mode_are_used_later(graph: Graph, x: Tensor) -> None:

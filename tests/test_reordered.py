@@ -144,13 +144,14 @@ def test_norms_do_not_depend_on_the_order(norm: str) -> None:
     np.testing.assert_allclose(series.norms(there, moved), series.norms(x), rtol=1e-6)
 
 
-def test_a_wrong_enclosure_is_still_found(everywhere: None) -> None:
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
+def test_a_wrong_enclosure_is_still_found(size: float, everywhere: None) -> None:
     graph = shuffled(catalogue.grid(20, 10))
     L = graph.laplacian("comb")
     A = SparseOperator(L.pattern, -L.values, symmetric=True, enclosure=(-1.0, 0.0))
     assert A.reordered is not None
     with pytest.raises(ArithmeticError, match="correct its enclosure"):
-        propagate(A, state(graph, 2), torch.tensor([0.0, 200.0]), rtol=1e-4)
+        propagate(A, size * state(graph, 2), torch.tensor([0.0, 200.0]), rtol=1e-4)
 
 
 def test_gradients_do_not_notice(everywhere: None) -> None:

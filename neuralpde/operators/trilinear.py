@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 
 from neuralpde.operators.pattern import Pattern
-from solvers.lasting import lasting
 from solvers.products import products
 
 SAMPLED = ("cpu", "cuda")
@@ -46,8 +45,7 @@ class Matrix:
     def forward(self, values: Tensor) -> Tensor:
         """Return the matrix; `values` are the same in every call."""
         if self._forward is None:
-            with lasting():
-                self._forward = self.pattern.csr(values.detach())
+            self._forward = self.pattern.csr(values.detach())
         return self._forward
 
     def backward(self, values: Tensor) -> Tensor:
@@ -56,8 +54,7 @@ class Matrix:
             return self.forward(values)
         if self._backward is None:
             perm = self.pattern.transposed[2]
-            with lasting():
-                self._backward = self.pattern.T.csr(values.detach().index_select(0, perm))
+            self._backward = self.pattern.T.csr(values.detach().index_select(0, perm))
         return self._backward
 
     def __reduce__(self) -> tuple[type[Matrix], tuple[Pattern, bool]]:

@@ -1,0 +1,93 @@
+"""Solves do not depend on what surrounds them, nor on what becomes of their first state."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from neuralpde import Graph, catalogue, fields, solve
+from neuralpde.fields import Field
+from neuralpde.precision import own_precision
+
+FIELDS: dict[str, Callable[[], Field]] = {
+    "heat": lambda: fields.Heat("sym"),
+    "attention": lambda: fields.GRAND(16, variant="nonlinear"),
+    "frozen attention": lambda: fields.GRAND(16, variant="linear"),
+}
+
+
+@pytest.fixture
+def graph() -> Graph:
+    return catalogue.grid(9, 12)
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(108, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_autocast_changes_nothing(name: str, graph: Graph, x: Tensor) -> None:
+    torch.manual_seed(0)
+    field = FIELDS[name]()
+    grads, runs = [], []
+    for on in (False, True):
+        start = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=on):
+            runs.append(solve(field, start, 2.0, graph))
+            assert runs[-1].energy is not None
+            assert torch.is_autocast_enabled("cpu") is on
+        grads += torch.autograd.grad(runs[-1].final.square().sum(), start)
+    assert torch.equal(runs[0].final, runs[1].final)
+    assert torch.equal(runs[0].energy.y, runs[1].energy.y)
+    assert torch.equal(*grads)
+
+
+def test_autocast_is_turned_off_for_tuples_and_left_alone_elsewhere() -> None:
+    a = torch.ones(1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        with own_precision((a, a)):
+            assert (a @ a).dtype is torch.float32
+        with own_precision(torch.ones(1, device="meta")), own_precision(()), own_precision(3):
+            pass
+        assert (a @ a).dtype is torch.bfloat16
+
+
+def test_a_field_may_turn_autocast_on(graph: Graph, x: Tensor) -> None:
+    seen = []
+
+    def f(t: Tensor, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            seen.append((x @ x.T).dtype)
+        return -x
+
+    with torch.autocast("cpu", torch.bfloat16):
+        assert solve(f, x, 1.0, graph).final.dtype is torch.float32
+    assert set(seen) == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("save", [None, "end"])
+def test_the_first_state_may_change_after_the_solve(
+    save: str | None, graph: Graph, x: Tensor
+) -> None:
+    start = x.clone()
+    run = solve(fields.Heat("sym"), start, 2.0, graph, save=save)
+    wanted = solve(fields.Heat("sym"), x, 2.0, graph, save=save)
+    start.zero_()
+    assert torch.equal(run.x, wanted.x)
+    assert torch.equal(run.energy.y, wanted.energy.y)
+    assert torch.equal(run["norm"].y, wanted["norm"].y)
+    assert torch.equal(run.at(1.0), wanted.at(1.0))
+
+
+def test_what_is_read_late_notices_that_states_have_changed(graph: Graph, x: Tensor) -> None:
+    run = solve(fields.Heat("sym"), x, 2.0, graph)
+    run.final.zero_()
+    for ask in (lambda: run.energy, lambda: run["norm"], lambda: run.at(1.0)):
+        with pytest.raises(RuntimeError, match="changed in place after the solve"):
+            ask()
+    run = solve(fields.Heat("sym"), x, 2.0, graph)
+    known = run.energy.y.clone()
+    run.final.zero_()
+    assert torch.equal(run.energy.y, known)
