@@ -109,7 +109,9 @@ def as_trajectory(
         {**problem.settings, "solver": name},
         problem.graph,
         last=last if problem.packed else last[0],
-        ended=torch.tensor(answer.ended if several else answer.ended[0], dtype=torch.float64),
+        ended=torch.tensor(
+            answer.ended if several else answer.ended[0], dtype=torch.float64, device="cpu"
+        ),
         interrupted=answer.interrupted,
         _why_not_dense=f"{name} keeps no dense output: list the time in t",
     )

@@ -49,7 +49,7 @@ def _check_slopes(name: str, slopes: State, x: State) -> None:
 
 def hides_tensors(problem: Problem) -> bool:
     """Whether a plain function's value requires grad although its state does not."""
-    time = torch.tensor(problem.times[0, 0], dtype=problem.dtype.to_real())
+    time = torch.tensor(problem.times[0, 0], dtype=problem.dtype.to_real(), device="cpu")
     state = tuple(part.detach() for part in problem.x0)
     with torch.enable_grad():
         slope = problem.f(time.to(state[0].device), unpack(problem, state))

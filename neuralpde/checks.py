@@ -7,6 +7,7 @@ one device) or raises, saying what came, what is allowed and what to do.
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ def checked_edges(edge_index: Tensor) -> Tensor:
     >>> checked_edges(torch.tensor([[0], [1]], dtype=torch.int32)).dtype
     torch.int64
     """
-    edge_index = torch.as_tensor(edge_index)
+    edge_index = as_given(edge_index)
     if edge_index.numel() == 0 and edge_index.dim() == 2 and len(edge_index) == 2:
         return edge_index.long()
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:
@@ -86,7 +87,7 @@ def checked_weight(weight: Tensor | None, edge_index: Tensor) -> tuple[Tensor, f
     if weight is None:
         ones = torch.ones(edges, dtype=torch.float64, device=edge_index.device)
         return ones, 8 * torch.finfo(torch.float64).eps
-    weight = torch.as_tensor(weight)
+    weight = as_given(weight)
     _refuse_parameters("edge_weight", weight)
     if weight.shape != (edges,):
         raise ValueError(
@@ -168,7 +169,7 @@ def checked_measure(measure: Tensor | None, num_nodes: int, like: Tensor) -> Ten
     """
     if measure is None:
         return None
-    measure = torch.as_tensor(measure)
+    measure = as_given(measure)
     _refuse_parameters("node_weight", measure)
     if measure.shape != (num_nodes,):
         raise ValueError(
@@ -228,3 +229,13 @@ def _refuse_parameters(name: str, weight: Tensor) -> None:
             f"{name} requires gradients, but a Graph holds constants: pass {name}.detach(), or "
             "build an operator on graph.pattern whose values are the parameters"
         )
+
+
+def as_given(values: Any) -> Tensor:
+    """Return a tensor where it is, whatever the default device; make one of anything else.
+
+    >>> with torch.device("meta"):
+    ...     as_given(torch.ones(1, device="cpu")).device.type
+    'cpu'
+    """
+    return values if isinstance(values, Tensor) else torch.as_tensor(values)

@@ -95,7 +95,7 @@ class DirichletForm:
     def _largest(self, graph: Graph, degree: Tensor, plain: bool) -> Tensor:
         """A bound of E(x) / |x|^2 per graph, for the floors."""
         if not plain:
-            return torch.full((graph.num_graphs,), 2.0, dtype=torch.float64)
+            return torch.full((graph.num_graphs,), 2.0, dtype=torch.float64, device="cpu")
         both = degree + _sent(graph)
         both = both if self.mass is None else both / self.mass
         top = torch.zeros(graph.num_graphs, dtype=torch.float64, device=graph.device)
@@ -200,7 +200,7 @@ class DirichletForm:
             pattern = self.half.pattern
             if self.rows.batch is not None or not Sampled.suits(flat, pattern.nnz):
                 return False
-            weights = torch.zeros(2, pattern.nnz, dtype=torch.float64)
+            weights = torch.zeros(2, pattern.nnz, dtype=torch.float64, device="cpu")
             weights[0] = self.half.wide().values
             weights[1, pattern.diagonal] = 1.0 if self.mass is None else self.mass
             self._sampled = key, Sampled(pattern.crow, pattern.col, weights, flat.dtype)
@@ -280,7 +280,9 @@ def dirichlet_energy(
 
 def _look_at(half: float, deviation: float, kernel: float) -> Look:
     """A look at one graph from numbers."""
-    return Look(torch.tensor((half, deviation, kernel), dtype=torch.float64).unsqueeze(1))
+    return Look(
+        torch.tensor((half, deviation, kernel), dtype=torch.float64, device="cpu").unsqueeze(1)
+    )
 
 
 def _each(

@@ -81,7 +81,9 @@ def first_event(
         "atol": atol,
         "max_steps": MAX_EVENT_STEPS if max_steps is None else int(max_steps),
     }
-    times = torch.cat([t[:1].double().cpu(), torch.tensor([far], dtype=torch.float64)])
+    times = torch.cat(
+        [t[:1].double().cpu(), torch.tensor([far], dtype=torch.float64, device="cpu")]
+    )
     found = solve(func, y0, times, stop=Event(event_fn), grad=grad, raise_on_failure=False, **given)
     if found.status != WANTED:
         raise _missed(found, far)

@@ -114,7 +114,7 @@ class ExactRoute:
         assert operator is not None
 
         def at(t: float) -> Tensor:
-            times = torch.tensor([0.0, t], dtype=torch.float64)
+            times = torch.tensor([0.0, t], dtype=torch.float64, device="cpu")
             times[1] -= float(problem.times[0, 0])
             x0 = states()[0]
             source = None if field.source is None else field.source.expand_as(x0)
@@ -162,7 +162,7 @@ class ExactRoute:
         track = WatchTrack(problem.watch, problem.graph, packed=False)
         times = trajectory.t.detach()
         times = times[:, None].expand(-1, problem.rows.num_graphs) if times.dim() == 1 else times
-        everyone = torch.ones(problem.rows.num_graphs, dtype=torch.bool).numpy()
+        everyone = torch.ones(problem.rows.num_graphs, dtype=torch.bool, device="cpu").numpy()
         assert isinstance(trajectory.x, Tensor)
         for t, x in zip(times, trajectory.x, strict=True):
             track(t.numpy(), (x,), None, everyone)

@@ -207,7 +207,7 @@ class March:
         several = problem.rows.num_graphs > 1
         t = problem.t
         if problem.save == "steps":
-            t = torch.tensor([kept.t for kept in run.kept], dtype=torch.float64)
+            t = torch.tensor([kept.t for kept in run.kept], dtype=torch.float64, device="cpu")
             states = [*(kept.x for kept in run.kept[:-1]), last]
             x = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
         dense = None

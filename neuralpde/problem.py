@@ -244,7 +244,7 @@ def _check_rows(state: tuple[Tensor, ...], graph: Graph) -> None:
 
 
 def _times(t: Any, graphs: int) -> Tensor:
-    times = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
+    times = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64, device="cpu")
     if times.is_complex():
         raise TypeError("t is complex; times are real")
     times = times.to("cpu", torch.float64)

@@ -103,4 +103,6 @@ def _square(x: Tensor) -> Tensor:
 
 
 def _csr(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return torch.sparse_csr_tensor(crow.int(), col.int(), values, shape, check_invariants=False)
+    return torch.sparse_csr_tensor(
+        crow.int(), col.int(), values, shape, device=values.device, check_invariants=False
+    )

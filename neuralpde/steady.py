@@ -136,7 +136,7 @@ class _System:
         layout = Layout(problem.x0)
         groups = Groups(problem.rows.batch, problem.rows.num_graphs)
         matrix = MatrixField(flow.stages(np.zeros(1), np.zeros(1)), layout, groups)
-        now = torch.zeros(problem.rows.num_graphs, dtype=torch.float64)
+        now = torch.zeros(problem.rows.num_graphs, dtype=torch.float64, device="cpu")
         balance = Balance(
             lambda y: matrix.value(now, y), lambda y: matrix.linearised(now, y), groups
         )

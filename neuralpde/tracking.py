@@ -177,11 +177,11 @@ def layered(x: Tensor, graph: Graph, norm: str, name: str) -> Trajectory:
     everyone = np.ones(graph.num_graphs, dtype=bool)
     for k, state in enumerate(x):
         track(np.full(graph.num_graphs, float(k)), (state,), None, everyone)
-    counts = torch.ones(1) if graph.batch is None else torch.bincount(graph.batch)
+    counts = torch.ones(1, device="cpu") if graph.batch is None else torch.bincount(graph.batch)
     series = track.series(Tolerance(), torch.finfo(x.dtype).eps, counts.double())
     several = graph.num_graphs > 1
     return Trajectory(
-        torch.arange(len(x), dtype=torch.float64),
+        torch.arange(len(x), dtype=torch.float64, device="cpu"),
         x,
         Stats("trace", f"the {len(x) - 1} layers of {name}, evaluated in eval mode", nfe=1),
         ("done",) * graph.num_graphs if several else "done",

@@ -114,7 +114,7 @@ class Basis:
         self, coefficients: Float[np.ndarray, "graphs columns times vectors"]
     ) -> Float[Tensor, "times nodes columns"]:
         """Return sums of the basis vectors, for each column with weights of its own."""
-        weights = torch.as_tensor(coefficients).to(self._vectors)
+        weights = torch.as_tensor(coefficients, device=self._vectors.device).to(self._vectors)
         known = self._vectors[:, : weights.shape[-1]]
         if self.rows.batch is None:
             found = torch.bmm(weights[0], known)

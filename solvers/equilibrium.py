@@ -114,11 +114,12 @@ class Balance:
         groups = self.groups
         jacobian = self.linearised(x)
         generator = torch.Generator().manual_seed(0)
-        b = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+        b = torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(x)
         size, length = groups.rms(b)[:, 0], groups.rms(jacobian.times(b))[:, 0]
         # One direction among n holds about 1/sqrt(n) of it.
         entries = x.shape[1] * (x.shape[0] if groups.rows is None else groups.rows[:, 0])
-        aim = size * (torch.as_tensor(entries, dtype=torch.float64).rsqrt() / 10).to(size)
+        many = torch.as_tensor(entries, dtype=torch.float64, device=size.device)
+        aim = size * (many.rsqrt() / 10).to(size)
         found = inverse(jacobian, b, aim, groups)
         stretched = groups.rms(found.x)[:, 0] * length
         bound = torch.finfo(x.dtype).eps ** -0.75 * size.square()

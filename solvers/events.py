@@ -282,7 +282,7 @@ def linked(
         (crossing, [g for g in ended if ended[g][0] is crossing])
         for crossing in dict.fromkeys(crossing for crossing, _, _ in ended.values())
     ]
-    graphs = torch.tensor([g for _, own in groups for g in own])
+    graphs = torch.tensor([g for _, own in groups for g in own], device="cpu")
 
     def chosen(t: Tensor, x: State) -> Tensor:
         picked = [
@@ -295,7 +295,7 @@ def linked(
         return when, last
     slopes = _slopes(times, graphs.tolist(), flow, rows, last)
     rate, size = _rates(chosen, when, graphs, rows, last, slopes)
-    secant = torch.tensor([ended[k][2] for k in graphs.tolist()], dtype=torch.float64)
+    secant = torch.tensor([ended[k][2] for k in graphs.tolist()], dtype=torch.float64, device="cpu")
     attach: Any = _RootTime
     roots = attach.apply(g, when[graphs], rate, torch.maximum(size, secant))
     when = when.index_put((graphs,), roots)

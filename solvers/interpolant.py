@@ -82,7 +82,7 @@ def interpolant(
     (7, True)
     """
     if not hi > lo:
-        point = f(torch.tensor([lo], dtype=torch.float64))
+        point = f(torch.tensor([lo], dtype=torch.float64, device="cpu"))
         return Interpolant(point, lo, lo, 0.0)
     degree, left = FIRST, torch.inf
     while degree <= limit:
@@ -109,7 +109,7 @@ def interpolant(
 
 def _coefficients(f: Functions, lo: float, hi: float, degree: int) -> Tensor:
     """The coefficients of the interpolant at the extrema of T_degree, by one cosine transform."""
-    angle = torch.pi * torch.arange(degree + 1, dtype=torch.float64) / degree
+    angle = torch.pi * torch.arange(degree + 1, dtype=torch.float64, device="cpu") / degree
     low, high = torch.sin(angle / 2).square(), torch.cos(angle / 2).square()
     # The cosine of a right angle is not 0 in floating point, and functions may end here.
     high[-1] = 0.0

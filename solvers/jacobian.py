@@ -287,5 +287,7 @@ def twice_differentiable(jacobian: Jacobian, groups: Groups) -> bool:
 
 def _pair(like: Matrix) -> tuple[Matrix, Matrix]:
     generator = torch.Generator().manual_seed(0)
-    v, w = torch.randn(2, *like.shape, generator=generator, dtype=torch.float64).to(like)
+    v, w = torch.randn(2, *like.shape, generator=generator, dtype=torch.float64, device="cpu").to(
+        like
+    )
     return v, w

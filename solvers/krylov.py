@@ -40,15 +40,19 @@ class Projection:
         """
         graphs, _, k = self.matrix.shape
         if k == 0:
-            return torch.zeros(graphs, dtype=torch.bool)
-        own = torch.arange(k) < self.width.unsqueeze(1)
+            return torch.zeros(graphs, dtype=torch.bool, device=self.matrix.device)
+        own = torch.arange(k, device=self.matrix.device) < self.width.unsqueeze(1)
         # Columns that are not a graph's own stand apart, with the eigenvalue 1.
         square = torch.where(own.unsqueeze(2) & own.unsqueeze(1), self.matrix[:, :k], 0.0)
         square = square + torch.diag_embed((~own).double())
         good = square.isfinite().flatten(1).all(1) & (self.width > 0)
         values, vectors = torch.linalg.eig(torch.where(good[:, None, None], square, 1.0))
         last = (self.width - 1).clamp(min=0)
-        below = self.matrix[torch.arange(graphs), last + 1, last].abs().unsqueeze(1)
+        below = (
+            self.matrix[torch.arange(graphs, device=self.matrix.device), last + 1, last]
+            .abs()
+            .unsqueeze(1)
+        )
         residual = below * vectors.take_along_dim(last[:, None, None], 1)[:, 0].abs()
         shown: Flags = good & ((values.real < -residual) & (values.real < 0)).any(1)
         return shown

@@ -109,7 +109,7 @@ class MatrixField:
             moving: graphs where that is not zero.
             symmetric: which graphs have symmetric Jacobians, by a test.
         """
-        nodes = torch.full(symmetric.shape, c, dtype=torch.float64)
+        nodes = torch.full(symmetric.shape, c, dtype=torch.float64, device=symmetric.device)
         time = self._time(nodes)
         field: Any = self.linearised if self.splits else None
         return Stage(

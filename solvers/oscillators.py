@@ -262,7 +262,7 @@ def _estimate(f: Stages, x: Tensor) -> Float[np.ndarray, " clocks"]:
     metric = stiffness.metric
     weight = 1.0 if metric is None else metric.sqrt().view(shape)
     generator = torch.Generator().manual_seed(0)
-    w = torch.randn(x.shape, generator=generator, dtype=x.dtype.to_real()).to(x)
+    w = torch.randn(x.shape, generator=generator, dtype=x.dtype.to_real(), device="cpu").to(x)
     for _ in range(POWER_ITERATIONS):
         w = force(time, w)
         flow.nfe += 1

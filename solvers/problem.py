@@ -152,4 +152,4 @@ class Operator(Protocol):
 
 def numbers(values: Float[np.ndarray, " graphs"], A: Operator) -> float | Tensor:
     """Return one number per graph as :meth:`Operator.shifted` takes them."""
-    return float(values[0]) if len(values) == 1 else torch.as_tensor(values).to(A.device)
+    return float(values[0]) if len(values) == 1 else torch.as_tensor(values, device=A.device)

@@ -129,8 +129,8 @@ class Dots:
         self._both, self._sampled = both, None
         _, rows, columns = both.shape
         if rows and columns >= NARROW and both.device.type == "cpu":
-            first = torch.arange(rows, dtype=torch.int32)
-            crow = torch.arange(0, 2 * rows + 1, 2, dtype=torch.int32)
+            first = torch.arange(rows, dtype=torch.int32, device="cpu")
+            crow = torch.arange(0, 2 * rows + 1, 2, dtype=torch.int32, device="cpu")
             col = torch.stack([first, first + rows], 1).flatten()
             self._rows = both.view(2 * rows, columns)
             self._sampled = Places(crow, col, (rows, 2 * rows), both.dtype)

@@ -123,7 +123,7 @@ class Rows:
             [10.0, 5.0]
         """
         if self._nodes is None:
-            return torch.tensor([part.numel()], dtype=torch.float64)
+            return torch.tensor([part.numel()], dtype=torch.float64, device="cpu")
         return self._nodes.cpu().double() * part.shape[1:].numel()
 
     def spread(self, values: Float[np.ndarray, " graphs"], like: Tensor) -> float | Tensor:
@@ -145,7 +145,7 @@ class Rows:
         """
         if self.batch is None:
             return float(values[0])
-        per_graph = torch.as_tensor(values).to(like.device, like.dtype.to_real())
+        per_graph = torch.as_tensor(values, device=like.device).to(like.dtype.to_real())
         return per_graph[self.batch].view(-1, *[1] * (like.dim() - 1))
 
     def select(self, mask: Bool[np.ndarray, " graphs"], yes: State, no: State) -> State:
@@ -169,7 +169,7 @@ class Rows:
             return yes
         if self.batch is None or not some(mask):
             return no
-        taken = torch.as_tensor(mask).to(self.batch.device)[self.batch]
+        taken = torch.as_tensor(mask, device=self.batch.device)[self.batch]
         return tuple(
             torch.where(taken.view(-1, *[1] * (new.dim() - 1)), new, old)
             for new, old in zip(yes, no, strict=True)

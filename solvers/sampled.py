@@ -38,8 +38,10 @@ class Places:
         size: tuple[int, int],
         dtype: torch.dtype,
     ) -> None:
-        self._dots = torch.zeros(len(col), dtype=dtype)
-        self._places = torch.sparse_csr_tensor(crow, col, self._dots, size, check_invariants=False)
+        self._dots = torch.zeros(len(col), dtype=dtype, device="cpu")
+        self._places = torch.sparse_csr_tensor(
+            crow, col, self._dots, size, device="cpu", check_invariants=False
+        )
 
     def __call__(self, left: Tensor, right: Tensor) -> Float[Tensor, " places"]:
         """Return them; the next call overwrites what this one returned."""

@@ -46,9 +46,9 @@ def lent(like: Tensor, count: int) -> Iterator[Float[Tensor, " count"]]:
         try:
             memory = _kept.pop()
         except IndexError:
-            memory = torch.empty(0, dtype=torch.uint8)
+            memory = torch.empty(0, dtype=torch.uint8, device="cpu")
         if len(memory) < size:
-            memory = torch.empty(size, dtype=torch.uint8)
+            memory = torch.empty(size, dtype=torch.uint8, device="cpu")
         room = memory[:size].view(like.dtype)
     try:
         yield room

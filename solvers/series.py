@@ -32,7 +32,9 @@ class Series:
     t: Float[Tensor, "points ..."]
     y: Float[Tensor, "points ..."]
     convention: str = ""
-    floor: Float[Tensor, "points ..."] = field(default_factory=lambda: torch.zeros(()))
+    floor: Float[Tensor, "points ..."] = field(
+        default_factory=lambda: torch.zeros((), device="cpu")
+    )
 
     def __post_init__(self) -> None:
         """Blank the values that lie below the floor."""
@@ -75,9 +77,8 @@ class Series:
             end: Last time of the window.
         """
         t, y = self._columns()
-        slopes = torch.tensor(
-            [_slope(t[:, g], y[:, g], start, end) for g in range(y.shape[1])], dtype=torch.float64
-        )
+        each = [_slope(t[:, g], y[:, g], start, end) for g in range(y.shape[1])]
+        slopes = torch.tensor(each, dtype=torch.float64, device="cpu")
         return float(slopes[0]) if self.y.dim() == 1 else slopes.view(self.y.shape[1:])
 
     def integral(self) -> float | Float[Tensor, " graphs"]:
@@ -123,15 +124,19 @@ def read(measure: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
     if hasattr(measure, "reading"):
         value, floor = measure.reading(*arguments)
         return value.detach(), floor.detach()
-    value = torch.as_tensor(measure(*arguments)).detach()
-    return value, torch.zeros_like(value)
+    value = measure(*arguments)
+    if not isinstance(value, Tensor):
+        value = torch.as_tensor(value, device="cpu")
+    return value.detach(), torch.zeros_like(value)
 
 
 def _slope(t: Tensor, y: Tensor, start: float | None, end: float | None) -> float:
     good = (y > 0) & y.isfinite() & t.isfinite()
     if not bool(good.any()):
         return math.nan
-    low = (t[good].min() + t[good].max()) / 2 if start is None else torch.tensor(start)
+    low = (
+        (t[good].min() + t[good].max()) / 2 if start is None else torch.tensor(start, device="cpu")
+    )
     good &= t >= low - 1e-12 * low.abs()
     if end is not None:
         good &= t <= end

@@ -104,7 +104,7 @@ class Signal(nn.Module):
         low, high = sorted((float(start), float(end)))
         knots = self.times.cpu()
         inside = knots[(knots > low) & (knots < high)]
-        ends = torch.tensor([low, high], dtype=torch.float64)
+        ends = torch.tensor([low, high], dtype=torch.float64, device="cpu")
         grid = torch.cat([ends[:1], inside, ends[1:]])
         return grid if start <= end else grid.flip(0)
 

@@ -57,7 +57,7 @@ class Steps:
         """Line up what the loop noted."""
         accepted = np.array([one.accepted for one in tries], dtype=bool)
         if not tries:
-            none = torch.zeros(0, dtype=torch.float64)
+            none = torch.zeros(0, dtype=torch.float64, device="cpu")
             return cls(none, none, none, torch.from_numpy(accepted))
         t, h, ratio = (
             np.stack([getattr(one, name) for one in tries]) for name in ("t", "h", "ratio")

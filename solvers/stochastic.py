@@ -76,7 +76,9 @@ class Drivers:
             if not going.all():
                 whole = self.rows.select(going, whole, tuple(0 * one for one in whole))
         else:
-            whole = tuple(torch.zeros(shape, dtype=torch.float64) for shape in self._shapes)
+            whole = tuple(
+                torch.zeros(shape, dtype=torch.float64, device="cpu") for shape in self._shapes
+            )
             ends = np.cumsum(self._nodes)
             for g in np.flatnonzero(going):
                 for one, path in zip(whole, self._of(int(g)), strict=True):

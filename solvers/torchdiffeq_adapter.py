@@ -283,7 +283,7 @@ def _blind(call: _Call, x: State, when: float, end: float) -> Blind | None:
     try:
         with torch.no_grad():
             replace(call, observed=again, leaves=None)(
-                x, torch.tensor([when, end], dtype=torch.float64)
+                x, torch.tensor([when, end], dtype=torch.float64, device="cpu")
             )
     except Blind as found:
         return found

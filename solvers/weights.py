@@ -45,7 +45,9 @@ def rounds_alike(like: Tensor) -> bool:
 @cache
 def _sample(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     with lasting():
-        numbers = torch.linspace(1.0, 1e4, 3 * PROBE, dtype=torch.float64).sin_().to(dtype)
+        numbers = (
+            torch.linspace(1.0, 1e4, 3 * PROBE, dtype=torch.float64, device="cpu").sin_().to(dtype)
+        )
         y, *terms = numbers.view(3, -1)
         return y, torch.stack(terms), numbers[:2].clone()
 
@@ -90,7 +92,7 @@ class Table:
                 table[: len(column), graph] = column
         used = np.asarray(table != 0 if shared else table.any(1))
         self._used = used.tolist()
-        self._table = torch.tensor(table).to(like)
+        self._table = torch.tensor(table, device="cpu").to(like)
         self._rows = self._table.unbind()
         self.degree = len(table) - 1
         self._paired = self._batch is None and self.degree >= LONG and rounds_alike(like)

@@ -67,6 +67,44 @@ def test_a_field_may_turn_autocast_on(graph: Graph, x: Tensor) -> None:
     assert set(seen) == {torch.bfloat16}
 
 
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [
+        *((name, solver) for name in FIELDS for solver in ("auto", "rkl2")),
+        *(("heat", solver) for solver in ("dopri5", "implicit_euler", "lanczos")),
+    ],
+)
+def test_the_default_device_is_not_that_of_a_solve(
+    name: str, solver: str, graph: Graph, x: Tensor
+) -> None:
+    torch.manual_seed(0)
+    field, start = FIELDS[name](), x.clone().requires_grad_()
+    wanted = solve(field, start, 2.0, graph, solver=solver)
+    # Whatever forgets the device of the state now lands where there are no numbers.
+    with torch.device("meta"):
+        again = Graph(graph.edge_index)
+        found = solve(field, start, 2.0, again, solver=solver)
+        (grad,) = torch.autograd.grad(found.final.square().sum(), start)
+        energy, rate = found.energy, found.energy.rate()
+        assert str(found)
+    assert torch.equal(found.final, wanted.final)
+    assert torch.equal(energy.y, wanted.energy.y)
+    assert rate == pytest.approx(wanted.energy.rate(), nan_ok=True)
+    assert torch.equal(grad, torch.autograd.grad(wanted.final.square().sum(), start)[0])
+
+
+@pytest.mark.parametrize("solver", ["auto", "tsit5"])
+def test_batches_stay_off_the_default_device(solver: str, graph: Graph, x: Tensor) -> None:
+    pair, both = Graph.union([graph, catalogue.ring(9)]), torch.cat([x, x[:9]])
+    heat = fields.Heat("rw")
+    wanted = solve(heat, both, [0.0, 1.0, 2.0], pair, solver=solver)
+    with torch.device("meta"):
+        found = solve(heat, both, [0.0, 1.0, 2.0], pair, solver=solver)
+        energy = found.energy
+    assert torch.equal(found.x, wanted.x)
+    assert torch.equal(energy.y, wanted.energy.y)
+
+
 @pytest.mark.parametrize("save", [None, "end"])
 def test_the_first_state_may_change_after_the_solve(
     save: str | None, graph: Graph, x: Tensor

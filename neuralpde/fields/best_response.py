@@ -187,7 +187,9 @@ def _rightmost(A: Operator) -> float:
             product: np.ndarray = (A @ torch.from_numpy(x.reshape(n, 1))).numpy().ravel()
             return product
 
-        start = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        start = torch.randn(
+            n, dtype=torch.float64, generator=torch.Generator().manual_seed(0), device="cpu"
+        )
         find, which = (eigsh, "LA") if A.symmetric else (eigs, "LR")
         matrix = LinearOperator((n, n), times, dtype=np.float64)
         found = find(matrix, 1, which=which, v0=start.numpy(), return_eigenvectors=False, tol=1e-10)

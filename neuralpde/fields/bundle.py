@@ -93,7 +93,7 @@ class BundleDiffusion(Field):
         frames = self._orthogonal(self.frames(x0.flatten(1), *seen))
         self.operator = BundleOperator(frames, graph.laplacian(self.norm) * -rate)
         self.form = BundleForm(frames, graph, self.norm)
-        self.dissipation = torch.as_tensor(rate, dtype=torch.float64).detach()
+        self.dissipation = torch.as_tensor(rate, dtype=torch.float64, device=graph.device).detach()
         # The operator stands for the parameters it was computed from.
         self._modules, self._parameters = {}, {}
         vars(self).pop("frames", None)

@@ -50,7 +50,7 @@ class Heat(Field):
         assert self.norm is not None
         rate = per_graph("rate", self.rate, graph.num_graphs)
         self.operator = graph.laplacian(self.norm) * -rate
-        self.dissipation = torch.as_tensor(rate, dtype=torch.float64).detach()
+        self.dissipation = torch.as_tensor(rate, dtype=torch.float64, device=graph.device).detach()
 
     def extra_repr(self) -> str:
         """The arguments."""

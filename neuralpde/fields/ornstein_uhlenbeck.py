@@ -111,7 +111,7 @@ class OrnsteinUhlenbeck(Field):
         # Twice what the exact solver refuses to promise.
         rtol = max(RTOL, 8 * (z + 20) * EPS)
         source = None if self.source is None else self.source.expand_as(x0)
-        times = torch.tensor([0.0, t], dtype=torch.float64)
+        times = torch.tensor([0.0, t], dtype=torch.float64, device="cpu")
         return propagate(A, x0, times, rtol=rtol, source=source).x[-1]
 
     def covariance(self, t: float, channel: int = 0) -> Float[Tensor, "nodes nodes"]:

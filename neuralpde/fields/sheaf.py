@@ -153,7 +153,8 @@ class SheafDiffusion(Field):
             self.laplacian = L
             return
         self.operator = L * -self._factor
-        self.dissipation = torch.as_tensor(self._factor, dtype=torch.float64).detach()
+        factor = torch.as_tensor(self._factor, dtype=torch.float64, device=graph.device)
+        self.dissipation = factor.detach()
         self._parameters = {}
 
     def rest(self, t: Tensor, x: Tensor) -> Tensor:

@@ -18,10 +18,11 @@ with warnings.catch_warnings():
     # torch announces once per process that CSR tensors are in beta; here it says so to nobody.
     warnings.simplefilter("ignore")
     torch.sparse_csr_tensor(
-        torch.zeros(1, dtype=torch.int32),
-        torch.zeros(0, dtype=torch.int32),
-        torch.zeros(0),
+        torch.zeros(1, dtype=torch.int32, device="cpu"),
+        torch.zeros(0, dtype=torch.int32, device="cpu"),
+        torch.zeros(0, device="cpu"),
         (0, 0),
+        device="cpu",
         check_invariants=False,
     )
 
@@ -273,7 +274,10 @@ class Pattern:
         [[1.0, 0.0], [0.0, 2.0]]
         """
         size = (self.num_nodes, self.num_nodes)
-        return torch.sparse_csr_tensor(self.crow, self.col, values, size, check_invariants=False)
+        device = values.device
+        return torch.sparse_csr_tensor(
+            self.crow, self.col, values, size, device=device, check_invariants=False
+        )
 
     def copies(self, count: int) -> Pattern:
         """Return the pattern of a block-diagonal matrix of `count` such blocks, always the same.

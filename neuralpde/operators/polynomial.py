@@ -63,8 +63,8 @@ class Polynomial(Operator):
 
     def _tags(self) -> Tags:
         tags, c = self.A.tags, self.coefficients.detach().double()
-        points = torch.linspace(0.0, math.pi, FINE * len(c) + 1, dtype=torch.float64)
-        basis = torch.arange(len(c), dtype=torch.float64).unsqueeze(1) * points
+        points = torch.linspace(0.0, math.pi, FINE * len(c) + 1, dtype=torch.float64, device="cpu")
+        basis = torch.arange(len(c), dtype=torch.float64, device="cpu").unsqueeze(1) * points
         values = c.cpu() @ torch.cos(basis)
         middle, half = (values.max() + values.min()) / 2, (values.max() - values.min()) / 2
         half = half / math.cos(math.pi * (len(c) - 1) / (2 * FINE * len(c)))

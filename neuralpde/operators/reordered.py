@@ -42,16 +42,18 @@ class Reordered:
     def __init__(self, A: SparseOperator, order: Int64[Tensor, " nodes"]) -> None:
         self.order, pattern = order, A.pattern
         self._inverse = torch.empty_like(order)
-        self._inverse[order] = torch.arange(len(order))
+        self._inverse[order] = torch.arange(len(order), device="cpu")
         count = pattern.crow.diff()[order]
         crow = torch.zeros_like(pattern.crow)
         crow[1:] = count.cumsum(0)
         moved = (pattern.crow[:-1][order] - crow[:-1]).repeat_interleave(count)
-        entry = moved + torch.arange(pattern.nnz)
+        entry = moved + torch.arange(pattern.nnz, device="cpu")
         col = self._inverse[pattern.col[entry].long()].to(crow.dtype)
         size = (A.num_nodes, A.num_nodes)
         values = A.values.detach()[entry]
-        self._matrix = torch.sparse_csr_tensor(crow, col, values, size, check_invariants=False)
+        self._matrix = torch.sparse_csr_tensor(
+            crow, col, values, size, device="cpu", check_invariants=False
+        )
 
     @classmethod
     def of(cls, A: SparseOperator) -> Reordered | None:
@@ -106,7 +108,7 @@ def near_order(pattern: Pattern) -> Int64[Tensor, " nodes"] | None:
     found = reverse_cuthill_mckee(matrix, symmetric_mode=True)
     order = torch.from_numpy(found.astype(np.int64))
     place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))
+    place[order] = torch.arange(len(order), device="cpu")
     row, col = pattern.row, pattern.col.long()
     before, after = (row - col).abs_().sum(), (place[row] - place[col]).abs_().sum()
     return order if after < CLOSER * before else None
