@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd import forward_ad
 
 from neuralpde.energies import DirichletForm
 from neuralpde.fields.field import Field, State
@@ -214,6 +216,12 @@ def _checked_state(parts: tuple[Any, ...]) -> tuple[Tensor, ...]:
     for part in parts:
         if not isinstance(part, Tensor):
             raise TypeError(f"x0 is {type(part).__name__}; give a tensor or a tuple of tensors")
+        if is_functorch_wrapped_tensor(part) or forward_ad.unpack_dual(part).tangent is not None:
+            raise TypeError(
+                "x0 comes from a transform (torch.func.grad, jvp, vmap, ...) or carries a tangent; "
+                "solve is differentiated by backward() and torch.autograd.grad, and takes many "
+                "states as columns or as a batch of graphs"
+            )
         if not (part.is_floating_point() or part.is_complex()):
             raise TypeError(
                 f"x0 is {part.dtype}; a state changes continuously, so give x0.float() or "

@@ -129,3 +129,14 @@ def test_what_is_read_late_notices_that_states_have_changed(graph: Graph, x: Ten
     known = run.energy.y.clone()
     run.final.zero_()
     assert torch.equal(run.energy.y, known)
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap, torch.func.jacfwd])
+def test_transforms_are_refused_in_words(
+    transform: Callable[..., Callable[[Tensor], Tensor]], graph: Graph, x: Tensor
+) -> None:
+    def end(x: Tensor) -> Tensor:
+        return solve(fields.Heat("sym"), x, 2.0, graph).final.square().sum()
+
+    with pytest.raises(TypeError, match=r"x0 comes from a transform.*torch\.autograd\.grad"):
+        transform(end)(x)
