@@ -149,8 +149,8 @@ class DirichletForm:
         """
         flat = self._flat(x)
         with self.lock, lasting():
-            if slope is None and self._sampling(flat):
-                return self._sampled_look(flat, near)
+            if slope is None and not near and self._sampling(flat):
+                return self._sampled_look(flat)
             return self._multiplied_look(flat, None if slope is None else self._flat(slope))
 
     @torch.no_grad()
@@ -178,20 +178,20 @@ class DirichletForm:
         deviations, of_rows = room.of_rows(0).unbind(1)
         return self.rows.sums((of_rows,)), self.rows.sums((deviations * self.mass,))
 
-    def _sampled_look(self, flat: Tensor, near: bool) -> Look:
+    def _sampled_look(self, flat: Tensor) -> Look:
         """The same as sums over the entries of L, of a state that is not copied if need not be."""
         assert self._sampled is not None
         products.total += 1
         forms, coefficients = self._sampled[1], self._P.coefficients(flat)
-        kernel = self._P.size(coefficients)
-        if not near:
-            half, square = forms(flat)
-            if FAR * square >= kernel:
-                # L annihilates P x; what is left of it by rounding is no more than that of y.
-                return _look_at(half, square - kernel, kernel)
-        (room,) = self.space(flat)
-        half, deviation = forms(self._P.remove(flat, coefficients, room.first))
-        return _look_at(half, deviation, kernel)
+        kernel, (half, deviation) = self._P.size(coefficients), forms(flat)
+        if FAR * deviation >= kernel:
+            # L annihilates P x; what is left of it by rounding is no more than that of y.
+            deviation -= kernel
+        else:
+            (room,) = self.space(flat)
+            half, deviation = forms(self._P.remove(flat, coefficients, room.first))
+        numbers = torch.tensor((half, deviation, kernel), dtype=torch.float64, device="cpu")
+        return Look(numbers.unsqueeze(1))
 
     def _sampling(self, flat: Tensor) -> bool:
         """Whether looks at such states are sampled; then what samples them is made."""
@@ -276,13 +276,6 @@ def dirichlet_energy(
     centred = form._P.remove(flat, form._P.coefficients(flat))
     both = torch.linalg.vecdot(centred, form.half @ centred)
     return 2 * form.rows.sums((both,))
-
-
-def _look_at(half: float, deviation: float, kernel: float) -> Look:
-    """A look at one graph from numbers."""
-    return Look(
-        torch.tensor((half, deviation, kernel), dtype=torch.float64, device="cpu").unsqueeze(1)
-    )
 
 
 def _each(

@@ -72,8 +72,7 @@ def exact_heat(name: str, graph: Graph, channels: int, rounds: int) -> Iterator[
     def gathered(t: Tensor, x: Tensor) -> Tensor:
         return torch.zeros_like(x).index_add_(0, target, weight[:, None] * x[source]) - x
 
-    found = ours()
-    degree = found.stats.operator_products
+    degree = (found := ours()).stats.operator_products
     csr, (y, z, total) = A.pattern.csr(A.values), torch.randn(3, *x.shape)
 
     def by_hand(in_turn: bool, add: bool) -> None:
@@ -84,10 +83,11 @@ def exact_heat(name: str, graph: Graph, channels: int, rounds: int) -> Iterator[
                 total.add_(last, alpha=0.5)
 
     solver, scipy_A, scipy_x = f"our {found.stats.solver}", A.to_scipy(), x.numpy()
+    release()
     more = {
         "products": degree,
         "error / |x0|": float((found.final.double() - reference).norm() / x.norm()),
-        "peak MB": peak_memory(lambda: (release(), ours())),
+        "peak MB": peak_memory(ours),
     }
     for baseline, call in (
         ("torchdiffeq dopri5, CSR product", lambda: theirs(lambda t, x: A @ x, x, HEAT_TIME)),

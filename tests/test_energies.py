@@ -233,7 +233,7 @@ def test_a_state_off_the_kernel_may_be_thought_near_it() -> None:
     form = DirichletForm(catalogue.ring(8), "comb")
     x = torch.tensor([1.0, -1.0] * 4)[:, None].expand(8, 32).contiguous()
     look = form.look(x, near=True)
-    assert form._sampled is not None
+    assert form._kept is not None
     assert (look.energy.item(), look.square.item(), look.kernel.item()) == (1024.0, 256.0, 0.0)
 
 
