@@ -110,6 +110,9 @@ class TorchdiffeqRoute:
             )
         if not problem.fixed:
             check_resolution(problem)
+        if not self.adapter.visible:
+            # It is scipy's LSODA.
+            scipy_adapter.check(scipy_adapter.Method("LSODA"), problem.x0, problem.rtol)
 
     def _gradient(self, problem: Problem) -> str:
         if problem.grad in ("replay", "reversible"):

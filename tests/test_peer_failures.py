@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from neuralpde import odeint
 from neuralpde.catalogue import path
 from neuralpde.fields import Field, Heat
 from neuralpde.graph import Graph
@@ -171,6 +172,8 @@ def test_what_cannot_be_done_is_refused_with_a_remedy(asked: dict, text: str) ->
 def test_large_jacobians_and_complex_states_are_refused() -> None:
     with pytest.raises(ValueError, match=r"6000 unknowns would take 0.288 GB"):
         solve(lambda t, x: -x, torch.ones(6000).double(), 1.0, solver="scipy:BDF")
+    with pytest.raises(ValueError, match=r"LSODA factorises a dense Jacobian: 6000 unknowns"):
+        odeint(lambda t, x: -x, torch.ones(6000), torch.tensor([0.0, 1.0]), method="scipy_solver")
     with pytest.raises(ValueError, match="real states only"):
         solve(lambda t, x: -x, torch.ones(2, dtype=torch.complex128), 1.0, solver="scipy:LSODA")
 
