@@ -151,7 +151,7 @@ class ExactEnergy:
             found = curves(
                 start.L,
                 start.x,
-                (times - times[:1]) * self.rates.cpu().numpy(),
+                (times - times[:1]) * self.rates.detach().double().cpu().numpy(),
                 metric=start.metric,
                 tol=PRECISE if small else max(self.rtol * TRUNCATION, PRECISE),
                 prepare=start.prepare,
